@@ -1,0 +1,1 @@
+//! The admin server, its handlers and its security. Knows no router.

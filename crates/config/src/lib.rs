@@ -1,0 +1,1 @@
+//! The located YAML/JSON tree, kinds and errors of a configuration file. Knows no plug-in.

@@ -1,0 +1,3 @@
+//! The `l5d` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Namers, interpreters and transformers: what turns names into addresses.

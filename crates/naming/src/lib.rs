@@ -1,0 +1,1 @@
+//! The vocabulary of names: paths, dtabs, name trees, and how a path is delegated. No I/O.

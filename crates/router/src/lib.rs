@@ -1,0 +1,1 @@
+//! Request routing for any protocol: binding, balancing, accrual, retries, pools, and what they count.

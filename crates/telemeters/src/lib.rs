@@ -1,0 +1,1 @@
+//! Telemeters: each wires an encoder to an admin path or a socket.

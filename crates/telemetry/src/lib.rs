@@ -1,0 +1,1 @@
+//! The vocabulary of measuring, and the wire formats as pure encoders. No I/O, no async.

@@ -1,0 +1,1 @@
+//! Dev-only: downstreams, upstreams, scrapes and sinks on loopback.
