@@ -1,1 +1,50 @@
 //! The vocabulary of measuring, and the wire formats as pure encoders. No I/O, no async.
+//!
+//! A component is given a [`Scope`] and makes its [`Counter`]s, [`Stat`]s, [`Level`]s and gauges there once, when it is
+//! built; on the request path it only holds handles. An exporter is given the [`MetricsTree`] and reads it: by
+//! [`MetricsTree::visit`], or through one of the encoders in [`mod@format`]. The two sides share nothing else.
+//!
+//! # The pieces
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `tree.rs` | the tree's shape: nodes, names, pruning, the one lock around them |
+//! | `scope.rs` | where a component writes |
+//! | `cells.rs` | the numbers behind counters and levels, one writer each; the worker's thread |
+//! | `histogram.rs`, `stat.rs` | the buckets behind a stat, its window and its totals |
+//! | `buckets.rs` | Finagle's bucket limits and percentiles: pure arithmetic |
+//! | `walk.rs` | reading the tree in steps, with no lock held between them |
+//! | `format/` | one file per wire format |
+//!
+//! # Locks
+//!
+//! Taken in this order and no other: the tree's shape, then the cells, then a stat's roll or a pusher's last values.
+//! A gauge's function is called, and dropped, with none of them held: it may use the tree as it likes. A worker that
+//! writes through a handle takes none of them, except the first time it meets a page of cells or a stat.
+
+mod buckets;
+mod cells;
+mod counter;
+pub mod format;
+mod gauge;
+mod histogram;
+mod level;
+mod names;
+mod scope;
+mod snapshot;
+mod stat;
+mod tree;
+mod visit;
+mod walk;
+
+pub use buckets::Summary;
+pub use cells::WorkerGuard;
+pub use counter::Counter;
+pub use format::Page;
+pub use gauge::GaugeGuard;
+pub use level::Level;
+pub use scope::Scope;
+pub use snapshot::Snapshotter;
+pub use stat::{Bucket, Stat, StatRef};
+pub use tree::MetricsTree;
+pub use visit::{MetricRef, Visitor};

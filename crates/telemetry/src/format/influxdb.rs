@@ -1,0 +1,239 @@
+//! InfluxDB line protocol with Linkerd 1's measurements: `io.l5d.influxdb`.
+//!
+//! Contract: a line per node that has metrics right beneath it, those deeper first; the node's path is the measurement,
+//! `root` for the top; tags sorted, `host` among them; fields sorted; no timestamp; a stat's eleven fields as soon as it
+//! has a window, also an empty one. Different from 1.7.5: text is escaped, a tag without a value and a number that is none
+//! are left out, a field called `time`, which the database reserves, is called `time_`.
+
+use std::ops::Range;
+
+use crate::cells::Cells;
+use crate::format::labels::{Does, Spot, push_influx, push_key};
+use crate::format::number::{push_java, push_u64};
+use crate::format::{Face, Page, Writer};
+use crate::names::{Name, Plain};
+use crate::stat::StatCell;
+use crate::tree::MetricsTree;
+
+/// What the page is like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The value of the tag `host`: the request's Host header as it was sent, `none` without one.
+    pub host: String,
+}
+
+/// The longest tag value or field key the database takes, with room for a suffix and escapes.
+pub(crate) const LONGEST: usize = 30_000;
+
+/// The page of a tree.
+pub fn page(tree: &MetricsTree, options: &Options) -> Box<dyn Page> {
+    Box::new(Writer::new(tree.shared(), tree.root_place(), Influx::new(&options.host)))
+}
+
+/// The text of the path, and the fields of the lines that are begun.
+struct Influx {
+    name: Vec<u8>,
+    /// `,client=x`, which sorts before the host.
+    before: Vec<u8>,
+    /// `,host=x`
+    host: Vec<u8>,
+    /// `,rt=x,server=y`, which sort after the host and come in this order.
+    after: Vec<u8>,
+    spot: Spot,
+    above: Vec<Above>,
+    /// The node entered last, as a field key.
+    key: Vec<u8>,
+    /// Of each open line, the one of the node on top last.
+    fields: Vec<Field>,
+    /// The text of their keys.
+    keys: Vec<u8>,
+}
+
+/// How it was before a node, and where the fields of its own line begin.
+struct Above {
+    name: usize,
+    before: usize,
+    after: usize,
+    spot: Spot,
+    field: usize,
+    key: usize,
+}
+
+struct Field {
+    key: Range<usize>,
+    value: Value,
+}
+
+#[derive(Clone, Copy)]
+enum Value {
+    Counter(u64),
+    Integer(u64),
+    Float(f64),
+}
+
+impl Influx {
+    fn new(host: &str) -> Self {
+        let mut tag = Vec::new();
+        push_tag(&mut tag, "host", host);
+        Self {
+            name: Vec::new(),
+            before: Vec::new(),
+            host: tag,
+            after: Vec::new(),
+            spot: Spot::Root,
+            above: Vec::new(),
+            key: Vec::new(),
+            fields: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// A field of the node entered last, which belongs to the line of the node above it.
+    fn field(&mut self, suffix: &str, value: Value) {
+        let start = self.keys.len();
+        self.keys.extend_from_slice(&self.key);
+        self.keys.extend_from_slice(suffix.as_bytes());
+        if suffix.is_empty() && self.key == b"time" {
+            self.keys.push(b'_');
+        }
+        self.fields.push(Field { key: start..self.keys.len(), value });
+        if let Some(own) = self.above.last_mut() {
+            own.field = self.fields.len();
+            own.key = self.keys.len();
+        }
+    }
+
+    /// Writes the line of the fields from `first` on, if there are any.
+    fn line(&mut self, first: usize, out: &mut Vec<u8>) {
+        if first == self.fields.len() {
+            return;
+        }
+        let (fields, keys) = (&mut self.fields[first..], &self.keys);
+        // Stable, so that of two that come to one name the first made stays.
+        fields.sort_by(|a, b| keys[a.key.clone()].cmp(&keys[b.key.clone()]));
+        out.extend_from_slice(match self.name.as_slice() {
+            b"" if self.above.is_empty() => b"root",
+            b"" => b"_",
+            name => name,
+        });
+        out.extend_from_slice(&self.before);
+        out.extend_from_slice(&self.host);
+        out.extend_from_slice(&self.after);
+        let mut sign = b' ';
+        for same in fields.chunk_by(|a, b| keys[a.key.clone()] == keys[b.key.clone()]) {
+            out.push(std::mem::replace(&mut sign, b','));
+            out.extend_from_slice(&keys[same[0].key.clone()]);
+            out.push(b'=');
+            match same[0].value {
+                Value::Counter(_) => push_u64(out, same.iter().map(|f| f.value.counted()).fold(0, u64::wrapping_add)),
+                Value::Integer(n) => push_u64(out, n),
+                Value::Float(x) => push_java(out, x),
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+impl Value {
+    fn counted(self) -> u64 {
+        if let Self::Counter(n) = self { n } else { 0 }
+    }
+}
+
+impl Face for Influx {
+    fn enter(&mut self, name: &Name, _out: &mut Vec<u8>) {
+        let (does, spot) = self.spot.next_without_exceptions(name.text());
+        self.above.push(Above {
+            name: self.name.len(),
+            before: self.before.len(),
+            after: self.after.len(),
+            spot: self.spot,
+            field: self.fields.len(),
+            key: self.keys.len(),
+        });
+        self.spot = spot;
+        match does {
+            Does::Label(key @ "client") => push_tag(&mut self.before, key, name.text()),
+            Does::Label(key) => push_tag(&mut self.after, key, name.text()),
+            Does::Name | Does::Cause | Does::Exn => {
+                if self.above.len() > 1 {
+                    self.name.push(b':');
+                }
+                push_key(&mut self.name, name.text());
+            }
+        }
+        self.key.clear();
+        if name.is(Plain::Influx) {
+            self.key.extend_from_slice(name.text().as_bytes());
+        } else {
+            push_influx(&mut self.key, shortened(name.text()));
+            if self.key.is_empty() {
+                self.key.push(b'_');
+            }
+        }
+    }
+
+    fn counter(&mut self, _slot: u32, value: u64, _out: &mut Vec<u8>) {
+        self.field("", Value::Counter(value));
+    }
+
+    fn gauge(&mut self, value: f64, _out: &mut Vec<u8>) {
+        if value.is_finite() {
+            self.field("", Value::Float(value));
+        }
+    }
+
+    fn stat(&mut self, stat: &StatCell, _cells: &Cells, _out: &mut Vec<u8>) {
+        let Some(s) = stat.window() else { return };
+        self.field("_avg", Value::Float(s.avg));
+        let rest = [
+            ("_count", s.count),
+            ("_max", s.max),
+            ("_min", s.min),
+            ("_p50", s.p50),
+            ("_p90", s.p90),
+            ("_p95", s.p95),
+            ("_p99", s.p99),
+            ("_p999", s.p9990),
+            ("_p9999", s.p9999),
+            ("_sum", s.sum),
+        ];
+        for (suffix, value) in rest {
+            self.field(suffix, Value::Integer(value));
+        }
+    }
+
+    fn leave(&mut self, out: &mut Vec<u8>) {
+        let (field, key) = self.above.last().map_or((0, 0), |above| (above.field, above.key));
+        self.line(field, out);
+        self.fields.truncate(field);
+        self.keys.truncate(key);
+        if let Some(above) = self.above.pop() {
+            self.name.truncate(above.name);
+            self.before.truncate(above.before);
+            self.after.truncate(above.after);
+            self.spot = above.spot;
+        }
+    }
+}
+
+/// A tag, or nothing when its value comes to nothing.
+fn push_tag(out: &mut Vec<u8>, key: &str, value: &str) {
+    let start = out.len();
+    out.push(b',');
+    out.extend_from_slice(key.as_bytes());
+    out.push(b'=');
+    let before = out.len();
+    push_influx(out, shortened(value));
+    if out.len() == before {
+        out.truncate(start);
+    }
+}
+
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,145 @@
+//! The wire formats. Each is an encoder that knows bytes and nothing of sockets: whoever serves a page asks it for the
+//! next piece until there is none.
+//!
+//! This file owns what they share: the walk over the tree that fills a buffer and stops when it is full. A format is a
+//! `Face`, which is told what the walk meets and writes it down.
+//!
+//! A face keeps the text of the path it is on in a buffer that grows when the walk enters and shrinks when it leaves, so
+//! a scope's labels are put together once per scrape, not once per series, and nothing is allocated per series.
+
+use std::sync::Arc;
+
+use crate::cells::Cells;
+use crate::gauge::Read;
+use crate::names::Name;
+use crate::stat::StatCell;
+use crate::tree::{Metric, Place, Shared};
+use crate::walk::{Step, Walk};
+
+pub mod influxdb;
+pub mod json;
+mod labels;
+mod number;
+pub mod prometheus;
+pub mod statsd;
+
+/// A page being written. No lock is held between two calls, and the tree may change between them.
+pub trait Page: Send {
+    /// Appends the next piece, about 64 KiB at most, to `out`. False when nothing is left; then this call may still have
+    /// appended the end.
+    fn fill(&mut self, out: &mut Vec<u8>) -> bool;
+}
+
+/// When a piece is large enough.
+const PIECE: usize = 60 * 1024;
+
+/// A format, told what a walk meets.
+pub(crate) trait Face: Send {
+    /// Before everything.
+    fn begin(&mut self, _out: &mut Vec<u8>) {}
+    /// Into a node beneath the page's root.
+    fn enter(&mut self, name: &Name, out: &mut Vec<u8>);
+    /// The metric of the node entered last.
+    fn counter(&mut self, slot: u32, value: u64, out: &mut Vec<u8>);
+    /// The metric of the node entered last.
+    fn gauge(&mut self, value: f64, out: &mut Vec<u8>);
+    /// The metric of the node entered last.
+    fn stat(&mut self, stat: &StatCell, cells: &Cells, out: &mut Vec<u8>);
+    /// Out of the node entered last; also out of the page's root.
+    fn leave(&mut self, out: &mut Vec<u8>);
+    /// After everything.
+    fn end(&mut self, _out: &mut Vec<u8>) {}
+    /// Whether what was written since the last piece is enough for one.
+    fn full(&mut self, out: &[u8], start: usize) -> bool {
+        out.len() - start >= PIECE
+    }
+}
+
+/// A walk that a face writes down.
+pub(crate) struct Writer<F> {
+    tree: Arc<Shared>,
+    walk: Walk,
+    pub(crate) face: F,
+    /// The functions of the gauge that was met, called when the locks are released.
+    reads: Vec<Read>,
+    state: State,
+}
+
+enum State {
+    Begin,
+    Walking,
+    Done,
+}
+
+impl<F: Face> Writer<F> {
+    pub(crate) fn new(tree: &Arc<Shared>, root: Place, face: F) -> Self {
+        Self { tree: tree.clone(), walk: Walk::new(root), face, reads: Vec::new(), state: State::Begin }
+    }
+
+    /// Walks until the piece is full, the walk over, or a gauge must be asked. Says whether to go on, and what the
+    /// gauge's level, if it has one, adds.
+    fn walk(&mut self, out: &mut Vec<u8>, start: usize) -> Pause {
+        let shape = self.tree.shape();
+        let cells = self.tree.cells();
+        while !self.face.full(out, start) {
+            match self.walk.step(&shape) {
+                Step::Done => return Pause::Done,
+                Step::Leave => self.face.leave(out),
+                Step::Enter(place) => {
+                    if self.walk.depth() > 1 {
+                        self.face.enter(shape.name(place), out);
+                    }
+                    match shape.metric(place) {
+                        Metric::None => {}
+                        Metric::Counter(slot) => self.face.counter(slot, cells.sum(slot), out),
+                        Metric::Stat(number) => self.face.stat(shape.stat(number), &cells, out),
+                        Metric::Gauge(number) => {
+                            let gauge = shape.gauge(number);
+                            let level = gauge.level_value(&cells);
+                            if gauge.reads.is_empty() {
+                                self.face.gauge(level, out);
+                            } else {
+                                self.reads.extend(gauge.reads.iter().map(|(_, read)| read.clone()));
+                                return Pause::Gauge(level);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Pause::Full
+    }
+}
+
+enum Pause {
+    Full,
+    Gauge(f64),
+    Done,
+}
+
+impl<F: Face> Page for Writer<F> {
+    fn fill(&mut self, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        match self.state {
+            State::Begin => self.face.begin(out),
+            State::Walking => {}
+            State::Done => return false,
+        }
+        self.state = State::Walking;
+        loop {
+            match self.walk(out, start) {
+                Pause::Full => return true,
+                Pause::Gauge(level) => {
+                    let value = self.reads.iter().fold(level, |sum, read| sum + read());
+                    self.reads.clear();
+                    self.face.gauge(value, out);
+                }
+                Pause::Done => {
+                    self.face.end(out);
+                    self.state = State::Done;
+                    return false;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Where a component writes.
+
+use std::sync::Arc;
+
+use crate::counter::Counter;
+use crate::gauge::GaugeGuard;
+use crate::level::Level;
+use crate::stat::Stat;
+use crate::tree::{Place, Shared};
+use crate::visit::{Visitor, visit};
+
+/// A node of the tree, as the component that owns what is beneath it sees it.
+///
+/// A key is any text and is never split: `svc/web` is one key. Asking for a metric again gives the same one. Asking for
+/// another kind of metric where one is already gives a handle that works and is not exported, and is counted in
+/// [`MetricsTree::collisions`](crate::MetricsTree::collisions).
+///
+/// A scope whose parent was pruned is no place any more: what it hands out works and is not exported. Ask the parent
+/// again for a scope that is.
+#[derive(Clone)]
+pub struct Scope {
+    tree: Arc<Shared>,
+    place: Option<Place>,
+}
+
+impl Scope {
+    pub(crate) fn new(tree: Arc<Shared>, place: Option<Place>) -> Self {
+        Self { tree, place }
+    }
+
+    /// The scope named `key` in this one. Its node exists at once.
+    pub fn scope(&self, key: &str) -> Self {
+        Self { tree: self.tree.clone(), place: self.tree.child(self.place, key) }
+    }
+
+    /// The counter called `name`.
+    pub fn counter(&self, name: &str) -> Counter {
+        Counter::new(Shared::counter(&self.tree, self.place, name))
+    }
+
+    /// The stat called `name`. It is in no face until the first tick.
+    pub fn stat(&self, name: &str) -> Stat {
+        Stat::new(Shared::stat(&self.tree, self.place, name))
+    }
+
+    /// Registers a gauge called `name`. Its value is what all registrations of the name and its level, if it has one, add
+    /// up to. `read` is called by whoever looks, with no lock held; it should be quick and must not panic.
+    pub fn gauge(&self, name: &str, read: impl Fn() -> f64 + Send + Sync + 'static) -> GaugeGuard {
+        Shared::gauge(&self.tree, self.place, name, Arc::new(read))
+    }
+
+    /// The level called `name`.
+    pub fn level(&self, name: &str) -> Level {
+        Level::new(Shared::level(&self.tree, self.place, name))
+    }
+
+    /// Takes everything beneath this node, and its own metric, out of every face. The node stays, and may be filled anew.
+    /// Handles that are still held go on working and count for nobody.
+    pub fn prune(&self) {
+        self.tree.prune(self.place);
+    }
+
+    /// Shows a visitor this node's own metric and all that is beneath it. See [`MetricsTree::visit`](crate::MetricsTree::visit).
+    pub fn visit(&self, visitor: &mut dyn Visitor) {
+        if let Some(place) = self.place {
+            visit(&self.tree, place, visitor);
+        }
+    }
+}
+
+impl std::fmt::Debug for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").field("place", &self.place).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,160 @@
+//! A distribution, and its two readings.
+//!
+//! The *window* is what came between the last two ticks: its [`Summary`] is computed when the window rolls, not when
+//! somebody looks, and is what the faces of Linkerd 1 show. The *total* is everything since the stat was made, and never
+//! decreases. Both come from the same buckets (`histogram.rs`), so neither loses or doubles a sample.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use crate::buckets::{Summary, range};
+use crate::cells::{self, Cells};
+use crate::histogram::{Histogram, Seen};
+use crate::tree::Shared;
+
+/// A handle to a distribution. Clones write to the same one.
+#[derive(Clone)]
+pub struct Stat {
+    cell: Arc<StatCell>,
+}
+
+/// A stat as a visitor sees it.
+pub struct StatRef<'a> {
+    cell: &'a StatCell,
+}
+
+/// One of a stat's buckets: how many samples from `from` to below `below` came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// The smallest value counted here.
+    pub from: u64,
+    /// The smallest value too large to be counted here.
+    pub below: u64,
+    /// The samples.
+    pub count: u64,
+}
+
+pub(crate) struct StatCell {
+    tree: Weak<Shared>,
+    number: u32,
+    serial: u64,
+    /// What threads that are no workers recorded, and what finished workers left.
+    base: OnceLock<Box<Histogram>>,
+    roll: Mutex<Roll>,
+}
+
+/// Written by a tick, read by faces.
+#[derive(Default)]
+struct Roll {
+    /// All samples up to the last tick. Absent as long as there was none: an idle stat has no bucket memory.
+    seen: Option<Box<Seen>>,
+    /// `None` before the first tick.
+    window: Option<Summary>,
+}
+
+impl Stat {
+    pub(crate) fn new(cell: Arc<StatCell>) -> Self {
+        Self { cell }
+    }
+
+    /// Adds a sample, in the stat's own unit. What is above 2^31 - 1 counts as that.
+    #[inline]
+    pub fn add(&self, value: u64) {
+        if !cells::record(&self.cell, value) {
+            self.cell.base_or_new().record_shared(value);
+        }
+    }
+}
+
+impl std::fmt::Debug for Stat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stat").field("window", &self.cell.window()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> StatRef<'a> {
+    pub(crate) fn new(cell: &'a StatCell) -> Self {
+        Self { cell }
+    }
+
+    /// The last window; `None` before the first tick after the stat was made.
+    pub fn summary(&self) -> Option<Summary> {
+        self.cell.window()
+    }
+
+    /// How many samples came since the stat was made, up to the last tick.
+    pub fn count(&self) -> u64 {
+        self.cell.roll().seen.as_ref().map_or(0, |s| s.buckets().map(|(_, n)| n).sum())
+    }
+
+    /// What the samples since the stat was made add up to, up to the last tick.
+    pub fn sum(&self) -> u64 {
+        self.cell.roll().seen.as_ref().map_or(0, |s| s.sum())
+    }
+
+    /// The non-empty buckets of all samples since the stat was made, up to the last tick, in ascending order. Their
+    /// counts add up to what [`count`](Self::count) gives for the same tick.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        let roll = self.cell.roll();
+        let buckets = roll.seen.iter().flat_map(|s| s.buckets());
+        let shown = buckets.map(|(index, count)| {
+            let (from, below) = range(index);
+            Bucket { from, below, count }
+        });
+        shown.collect()
+    }
+}
+
+impl StatCell {
+    pub(crate) fn new(tree: Weak<Shared>, number: u32, serial: u64) -> Self {
+        Self { tree, number, serial, base: OnceLock::new(), roll: Mutex::default() }
+    }
+
+    pub(crate) fn tree(&self) -> &Weak<Shared> {
+        &self.tree
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    pub(crate) fn base(&self) -> Option<&Histogram> {
+        self.base.get().map(|b| &**b)
+    }
+
+    pub(crate) fn base_or_new(&self) -> &Histogram {
+        self.base.get_or_init(|| Box::new(Histogram::new(self.serial)))
+    }
+
+    pub(crate) fn window(&self) -> Option<Summary> {
+        self.roll().window
+    }
+
+    /// Ends the window and begins the next.
+    pub(crate) fn tick(&self, cells: &Cells) {
+        let mut roll = self.roll();
+        let histograms = cells.histograms(self);
+        if roll.seen.is_none() && histograms.clone().next().is_none() {
+            roll.window = Some(Summary::default());
+            return;
+        }
+        let mut gained = Vec::new();
+        let sum = roll.seen.get_or_insert_default().advance(histograms, |index, n| gained.push((index, n)));
+        roll.window = Some(Summary::of(gained.iter().copied(), sum));
+    }
+
+    fn roll(&self) -> MutexGuard<'_, Roll> {
+        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for StatCell {
+    fn drop(&mut self) {
+        if let Some(tree) = self.tree.upgrade() {
+            tree.return_stat(self.number);
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! The tree: which nodes there are, what each is called and which metric it has.
+//!
+//! The shape is behind one read-write lock. Components write it when they are built or end, readers read it a chunk at a
+//! time; nothing on the request path comes here. Nodes are small records in one arena, found by parent and name; the text
+//! of a name is held once. A leaf costs 32 bytes and its place in the index.
+//!
+//! Contract with Linkerd 1's `MetricsTree`: a node may have a metric and children; a scope's node exists as soon as the
+//! scope does; pruning empties a node and leaves it. Different: the order of siblings is that of their making, where
+//! Linkerd's was unspecified; a gauge is gone when it is deregistered, not when it was collected.
+//!
+//! Nodes leave only with all their siblings, when their parent is emptied. So siblings are a list with a tail that never
+//! loses a middle, and a reader that remembers a node only needs to know whether it still is the same (`Place`).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use foldhash::fast::RandomState;
+
+use crate::cells::{CellStore, Cells, Slot, WorkerGuard, new_slot};
+use crate::format::statsd::Unsent;
+use crate::gauge::{Gauge, GaugeGuard, Read};
+use crate::level::LevelExport;
+use crate::names::{Name, Names};
+use crate::scope::Scope;
+use crate::stat::StatCell;
+use crate::visit::{Visitor, visit};
+
+/// All metrics of a process, or of a test: made once and passed to whoever measures or exports.
+#[derive(Clone)]
+pub struct MetricsTree {
+    shared: Arc<Shared>,
+}
+
+/// What clones of a tree, its scopes and its handles share.
+pub(crate) struct Shared {
+    shape: RwLock<Shape>,
+    cells: CellStore,
+    /// Numbers of stats that are free again.
+    free_stats: Mutex<Vec<u32>>,
+    pushers: Mutex<Vec<Weak<Mutex<Unsent>>>>,
+    collisions: AtomicU64,
+}
+
+/// A node, as long as it is the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) node: u32,
+    age: u32,
+}
+
+/// The part of the tree that its lock guards.
+pub(crate) struct Shape {
+    nodes: Vec<Vec<Node>>,
+    free_nodes: Vec<u32>,
+    names: Names,
+    /// Children by parent and name.
+    index: HashMap<(u32, u32), u32, RandomState>,
+    gauges: Vec<Gauge>,
+    free_gauges: Vec<u32>,
+    stats: HashMap<u32, Arc<StatCell>, RandomState>,
+    next_stat: u32,
+    /// Never used twice: tells registrations and stats apart from those that had their place before.
+    next_serial: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Node {
+    /// How often this record was given up.
+    age: u32,
+    name: u32,
+    first: u32,
+    last: u32,
+    next: u32,
+    parent: u32,
+    metric: Metric,
+}
+
+/// A node's metric, by its number in the place where its kind is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Metric {
+    None,
+    Counter(u32),
+    Gauge(u32),
+    Stat(u32),
+}
+
+/// No node. The root is never anybody's child or sibling, so its number does.
+const NONE: u32 = 0;
+const ROOT: Place = Place { node: 0, age: 0 };
+const CHUNK: usize = 1024;
+
+/// What a change took out of the tree: dropped when no lock is held, since it may be anybody's code.
+#[derive(Default)]
+struct Removed {
+    reads: Vec<Read>,
+    stats: Vec<Arc<StatCell>>,
+    slots: Vec<Slot>,
+}
+
+impl MetricsTree {
+    /// An empty tree.
+    pub fn new() -> Self {
+        let mut shape = Shape {
+            nodes: Vec::new(),
+            free_nodes: Vec::new(),
+            names: Names::default(),
+            index: HashMap::default(),
+            gauges: Vec::new(),
+            free_gauges: Vec::new(),
+            stats: HashMap::default(),
+            next_stat: 0,
+            next_serial: 1,
+        };
+        let name = shape.names.take("");
+        shape.new_node(NONE, name);
+        let shared = Shared {
+            shape: RwLock::new(shape),
+            cells: CellStore::default(),
+            free_stats: Mutex::default(),
+            pushers: Mutex::default(),
+            collisions: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The scope of the tree's root.
+    pub fn root(&self) -> Scope {
+        Scope::new(self.shared.clone(), Some(ROOT))
+    }
+
+    /// The scope named `key` at the root.
+    pub fn scope(&self, key: &str) -> Scope {
+        self.root().scope(key)
+    }
+
+    /// The node that is reached by exactly these keys, if there is one.
+    pub fn find(&self, keys: &[&str]) -> Option<Scope> {
+        let place = self.shared.shape().find(keys)?;
+        Some(Scope::new(self.shared.clone(), Some(place)))
+    }
+
+    /// Shows a visitor every node, depth first, a node's own metric before its children, siblings in the order they were
+    /// made. No lock is held while the visitor runs. What is made or pruned meanwhile may be missed; what was there all
+    /// the time is shown once.
+    pub fn visit(&self, visitor: &mut dyn Visitor) {
+        visit(&self.shared, ROOT, visitor);
+    }
+
+    /// Makes this thread a worker until the guard is dropped: its increments and samples go to cells that only it writes.
+    pub fn enter_worker(&self) -> WorkerGuard {
+        WorkerGuard::enter(&self.shared)
+    }
+
+    /// How often a name was asked for that a metric of another kind had, or two metrics came to one name on the wire.
+    pub fn collisions(&self) -> u64 {
+        self.shared.collisions.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn root_place(&self) -> Place {
+        ROOT
+    }
+}
+
+impl Default for MetricsTree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for MetricsTree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shape = self.shared.shape();
+        f.debug_struct("MetricsTree").field("nodes", &shape.index.len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn shape(&self) -> RwLockReadGuard<'_, Shape> {
+        self.shape.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, Shape> {
+        self.shape.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn cells(&self) -> RwLockReadGuard<'_, Cells> {
+        self.cells.read()
+    }
+
+    pub(crate) fn change_cells<T>(&self, f: impl FnOnce(&mut Cells) -> T) -> T {
+        self.cells.change(f)
+    }
+
+    pub(crate) fn free_slots(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.cells.free_slots()
+    }
+
+    /// The child called `key`, made when it isn't there; `None` when the parent is gone.
+    pub(crate) fn child(&self, parent: Option<Place>, key: &str) -> Option<Place> {
+        let mut shape = self.change();
+        let parent = shape.alive(parent?)?;
+        Some(shape.child(parent, key))
+    }
+
+    pub(crate) fn counter(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Slot {
+        let mut shape = tree.change();
+        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return new_slot(tree) };
+        let place = shape.child(parent, name);
+        match shape.node(place.node).metric {
+            Metric::Counter(number) => Slot::again(tree, number),
+            Metric::None => {
+                let slot = new_slot(tree);
+                // The node has a handle of its own, so that the counter stays when nobody else holds it.
+                shape.node_mut(place.node).metric = Metric::Counter(slot.hold());
+                slot
+            }
+            _ => {
+                tree.collide();
+                new_slot(tree)
+            }
+        }
+    }
+
+    pub(crate) fn stat(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Arc<StatCell> {
+        let mut shape = tree.change();
+        let place = parent.and_then(|p| shape.alive(p)).map(|parent| shape.child(parent, name));
+        let metric = place.map(|p| shape.node(p.node).metric);
+        if let Some(Metric::Stat(number)) = metric {
+            return shape.stats[&number].clone();
+        }
+        let number = tree.free_stats().pop().unwrap_or_else(|| {
+            shape.next_stat += 1;
+            shape.next_stat - 1
+        });
+        let cell = Arc::new(StatCell::new(Arc::downgrade(tree), number, shape.serial()));
+        tree.change_cells(|cells| cells.list_stat(number, Arc::downgrade(&cell)));
+        match (place, metric) {
+            (Some(place), Some(Metric::None)) => {
+                shape.stats.insert(number, cell.clone());
+                shape.node_mut(place.node).metric = Metric::Stat(number);
+            }
+            (Some(_), _) => tree.collide(),
+            (None, _) => {}
+        }
+        cell
+    }
+
+    pub(crate) fn gauge(tree: &Arc<Self>, parent: Option<Place>, name: &str, read: Read) -> GaugeGuard {
+        let mut shape = tree.change();
+        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return GaugeGuard { registered: None } };
+        let place = shape.child(parent, name);
+        let id = shape.serial();
+        let Some(gauge) = shape.gauge_at(place) else {
+            tree.collide();
+            drop(shape);
+            return GaugeGuard { registered: None };
+        };
+        gauge.reads.push((id, read));
+        GaugeGuard { registered: Some((Arc::downgrade(tree), place, id)) }
+    }
+
+    pub(crate) fn level(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Arc<LevelExport> {
+        let detached = || Arc::new(LevelExport { slot: new_slot(tree), place: None });
+        let mut shape = tree.change();
+        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return detached() };
+        let place = shape.child(parent, name);
+        let Some(gauge) = shape.gauge_at(place) else {
+            tree.collide();
+            return detached();
+        };
+        // When the last handle is just being dropped, this makes a new level; the old one's drop sees that it isn't its
+        // own any more.
+        if let Some(level) = gauge.level.as_ref().and_then(|(_, l)| l.upgrade()) {
+            return level;
+        }
+        let place = Some((Arc::downgrade(tree), place));
+        let level = Arc::new(LevelExport { slot: new_slot(tree), place });
+        gauge.level = Some((level.slot.number(), Arc::downgrade(&level)));
+        level
+    }
+
+    pub(crate) fn remove_gauge(&self, place: Place, id: u64) {
+        let mut shape = self.change();
+        let Some(gauge) = shape.gauge_mut(place) else { return };
+        let Some(at) = gauge.reads.iter().position(|(i, _)| *i == id) else { return };
+        let removed = gauge.reads.remove(at);
+        shape.drop_empty_gauge(place);
+        drop(shape);
+        drop(removed);
+    }
+
+    pub(crate) fn remove_level(&self, place: Place, slot: u32) {
+        let mut shape = self.change();
+        let Some(gauge) = shape.gauge_mut(place) else { return };
+        if gauge.level.as_ref().is_some_and(|(number, _)| *number == slot) {
+            gauge.level = None;
+            shape.drop_empty_gauge(place);
+        }
+    }
+
+    pub(crate) fn prune(self: &Arc<Self>, place: Option<Place>) {
+        let mut removed = Removed::default();
+        let mut shape = self.change();
+        if let Some(place) = place.and_then(|p| shape.alive(p)) {
+            let pushers = self.pushers();
+            let mut path: Vec<Name> = shape.path(place);
+            shape.empty(self, place.node, &mut path, &pushers, &mut removed);
+        }
+        drop(shape);
+        drop(removed);
+    }
+
+    pub(crate) fn list_pusher(&self, pusher: &Arc<Mutex<Unsent>>) {
+        let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+        pushers.retain(|p| p.strong_count() > 0);
+        pushers.push(Arc::downgrade(pusher));
+    }
+
+    pub(crate) fn return_stat(&self, number: u32) {
+        self.change_cells(|cells| cells.unlist_stat(number));
+        self.free_stats().push(number);
+    }
+
+    pub(crate) fn collide(&self) {
+        self.collisions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn free_stats(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.free_stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pushers(&self) -> Vec<Arc<Mutex<Unsent>>> {
+        let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+        pushers.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Shape {
+    pub(crate) fn find(&self, keys: &[&str]) -> Option<Place> {
+        let mut place = ROOT;
+        for key in keys {
+            let node = *self.index.get(&(place.node, self.names.find(key)?))?;
+            place = self.place(node);
+        }
+        Some(place)
+    }
+
+    /// The place, when it still is what it was.
+    pub(crate) fn alive(&self, place: Place) -> Option<Place> {
+        (self.node(place.node).age == place.age).then_some(place)
+    }
+
+    pub(crate) fn first_child(&self, place: Place) -> Option<Place> {
+        self.alive(place)?;
+        self.some(self.node(place.node).first)
+    }
+
+    pub(crate) fn next_sibling(&self, place: Place) -> Option<Place> {
+        self.alive(place)?;
+        self.some(self.node(place.node).next)
+    }
+
+    pub(crate) fn name(&self, place: Place) -> &Name {
+        self.names.get(self.node(place.node).name)
+    }
+
+    pub(crate) fn metric(&self, place: Place) -> Metric {
+        self.node(place.node).metric
+    }
+
+    pub(crate) fn gauge(&self, number: u32) -> &Gauge {
+        &self.gauges[number as usize]
+    }
+
+    pub(crate) fn stat(&self, number: u32) -> &Arc<StatCell> {
+        &self.stats[&number]
+    }
+
+    fn some(&self, node: u32) -> Option<Place> {
+        (node != NONE).then(|| self.place(node))
+    }
+
+    fn place(&self, node: u32) -> Place {
+        Place { node, age: self.node(node).age }
+    }
+
+    fn node(&self, node: u32) -> &Node {
+        &self.nodes[node as usize / CHUNK][node as usize % CHUNK]
+    }
+
+    fn node_mut(&mut self, node: u32) -> &mut Node {
+        &mut self.nodes[node as usize / CHUNK][node as usize % CHUNK]
+    }
+
+    fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    fn child(&mut self, parent: Place, key: &str) -> Place {
+        if let Some(name) = self.names.find(key)
+            && let Some(&node) = self.index.get(&(parent.node, name))
+        {
+            return self.place(node);
+        }
+        let name = self.names.take(key);
+        let node = self.new_node(parent.node, name);
+        self.index.insert((parent.node, name), node);
+        let last = self.node(parent.node).last;
+        if last == NONE {
+            self.node_mut(parent.node).first = node;
+        } else {
+            self.node_mut(last).next = node;
+        }
+        self.node_mut(parent.node).last = node;
+        self.place(node)
+    }
+
+    fn new_node(&mut self, parent: u32, name: u32) -> u32 {
+        let new = Node { age: 0, name, first: NONE, last: NONE, next: NONE, parent, metric: Metric::None };
+        if let Some(number) = self.free_nodes.pop() {
+            let node = self.node_mut(number);
+            *node = Node { age: node.age, ..new };
+            return number;
+        }
+        if self.nodes.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.nodes.push(Vec::with_capacity(CHUNK));
+        }
+        let chunks = self.nodes.len();
+        let chunk = &mut self.nodes[chunks - 1];
+        chunk.push(new);
+        ((chunks - 1) * CHUNK + chunk.len() - 1) as u32
+    }
+
+    /// The gauge of a node, made when the node has no metric; `None` when it has one of another kind.
+    fn gauge_at(&mut self, place: Place) -> Option<&mut Gauge> {
+        let number = match self.node(place.node).metric {
+            Metric::Gauge(number) => number,
+            Metric::None => {
+                let number = self.free_gauges.pop().unwrap_or_else(|| {
+                    self.gauges.push(Gauge::default());
+                    (self.gauges.len() - 1) as u32
+                });
+                self.node_mut(place.node).metric = Metric::Gauge(number);
+                number
+            }
+            _ => return None,
+        };
+        Some(&mut self.gauges[number as usize])
+    }
+
+    fn gauge_mut(&mut self, place: Place) -> Option<&mut Gauge> {
+        self.alive(place)?;
+        match self.node(place.node).metric {
+            Metric::Gauge(number) => Some(&mut self.gauges[number as usize]),
+            _ => None,
+        }
+    }
+
+    fn drop_empty_gauge(&mut self, place: Place) {
+        if let Metric::Gauge(number) = self.node(place.node).metric {
+            let gauge = &self.gauges[number as usize];
+            if gauge.reads.is_empty() && gauge.level.is_none() {
+                self.node_mut(place.node).metric = Metric::None;
+                self.free_gauges.push(number);
+            }
+        }
+    }
+
+    /// The names from below the root to this node.
+    fn path(&self, place: Place) -> Vec<Name> {
+        let mut path = Vec::new();
+        let mut node = place.node;
+        while node != ROOT.node {
+            path.push(self.names.get(self.node(node).name).clone());
+            node = self.node(node).parent;
+        }
+        path.reverse();
+        path
+    }
+
+    /// Takes a node's metric and children away. `path` leads to the node, and does again afterwards.
+    fn empty(
+        &mut self,
+        tree: &Arc<Shared>,
+        node: u32,
+        path: &mut Vec<Name>,
+        pushers: &[Arc<Mutex<Unsent>>],
+        removed: &mut Removed,
+    ) {
+        match std::mem::replace(&mut self.node_mut(node).metric, Metric::None) {
+            Metric::None => {}
+            Metric::Counter(number) => {
+                let slot = Slot::adopt(tree, number);
+                for pusher in pushers {
+                    let mut unsent = pusher.lock().unwrap_or_else(PoisonError::into_inner);
+                    unsent.pruned(path, number, tree.cells().sum(number));
+                }
+                removed.slots.push(slot);
+            }
+            Metric::Gauge(number) => {
+                let gauge = std::mem::take(&mut self.gauges[number as usize]);
+                removed.reads.extend(gauge.reads.into_iter().map(|(_, read)| read));
+                self.free_gauges.push(number);
+            }
+            Metric::Stat(number) => removed.stats.extend(self.stats.remove(&number)),
+        }
+        let parent = self.node_mut(node);
+        let mut child = std::mem::replace(&mut parent.first, NONE);
+        parent.last = NONE;
+        while child != NONE {
+            let Node { name, next, .. } = *self.node(child);
+            path.push(self.names.get(name).clone());
+            self.empty(tree, child, path, pushers, removed);
+            path.pop();
+            self.index.remove(&(node, name));
+            self.names.release(name);
+            self.node_mut(child).age = self.node(child).age.wrapping_add(1);
+            self.free_nodes.push(child);
+            child = next;
+        }
+    }
+}
