@@ -98,8 +98,8 @@ impl Pusher {
         let unsent = Arc::new(Mutex::default());
         tree.shared().list_pusher(&unsent);
         let rate = options.sample_rate.min(1.0);
-        // Also none for a rate that is no number, or that would be written as 0 and make the receiver divide by it.
-        let suffix = (rate >= 0.000_000_5).then(|| format!("|ms|@{rate:.6}"));
+        // None also for a rate that is no number, or that would be written as 0 and make the receiver divide by it.
+        let suffix = (options.sample_rate >= 0.000_000_6).then(|| format!("|ms|@{rate:.6}"));
         let timings = Timings { rate, stats: HashMap::default(), flush: 0, suffix };
         Self { tree: tree.clone(), prefix, max_datagram: options.max_datagram, timings, unsent }
     }
