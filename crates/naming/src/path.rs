@@ -251,7 +251,7 @@ mod tests {
         #[test]
         fn take_and_drop_are_parts_of_the_whole(segments in vec("[a-c]{1,3}", 0..6), n in 0_usize..8) {
             let path = Path::from_segments(&segments);
-            prop_assert_eq!(path.take(n).concat(&path.drop(n)), path.clone());
+            prop_assert_eq!(&path.take(n).concat(&path.drop(n)), &path);
             prop_assert_eq!(path.take(n).len(), n.min(segments.len()));
             prop_assert!(path.starts_with(&path.take(n)));
         }
