@@ -179,6 +179,11 @@ impl AddrUpdater {
         self.0.borrow().clone()
     }
 
+    /// How many clones watch.
+    pub fn readers(&self) -> usize {
+        self.0.receiver_count()
+    }
+
     /// Waits until nobody reads any more.
     pub async fn closed(&self) {
         self.0.closed().await;

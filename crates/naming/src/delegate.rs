@@ -72,9 +72,10 @@ impl Binding {
     /// result depends on can change. It ends when nobody reads the activity any more.
     pub fn start(mut self) -> (Activity<NameTree<Bound>>, Option<impl Future<Output = ()> + Send + 'static>) {
         let (updater, activity) = Activity::channel();
-        let evaluated = self.evaluate();
-        updater.set(evaluated);
-        if self.own.as_ref().is_none_or(Activity::is_constant) && self.reads.are_constant() {
+        // Asked before it is read: what was read then is the last state.
+        let own_is_constant = self.own.as_ref().is_none_or(Activity::is_constant);
+        updater.set(self.evaluate());
+        if own_is_constant && self.reads.are_constant() {
             return (activity, None);
         }
         (activity, Some(self.run(updater)))
@@ -333,6 +334,8 @@ struct Reads {
 struct Read {
     activity: Activity<NameTree<Name>>,
     round: u64,
+    /// Whether there was nobody who could change it, before it was read: what was read then is the last state.
+    constant: bool,
 }
 
 impl Reads {
@@ -383,11 +386,13 @@ impl Reads {
                 continue;
             }
             let rest = path.drop(namer.prefix().len());
-            let read = self
-                .used
-                .entry((at, rest))
-                .or_insert_with_key(|(_, rest)| Read { activity: namer.lookup(rest), round: self.round });
+            let read = self.used.entry((at, rest)).or_insert_with_key(|(_, rest)| Read {
+                activity: namer.lookup(rest),
+                round: 0,
+                constant: false,
+            });
             read.round = self.round;
+            read.constant = read.activity.is_constant();
             match read.activity.read() {
                 State::Ok(NameTree::Neg) => {}
                 state => return state,
@@ -397,7 +402,7 @@ impl Reads {
     }
 
     fn are_constant(&self) -> bool {
-        self.used.values().all(|read| read.activity.is_constant())
+        self.used.values().all(|read| read.constant)
     }
 
     /// Waits until something that was read changes; false if nothing can.

@@ -4,10 +4,9 @@
 //! Contract: the JSON is Linkerd's field by field, for its dashboard and others read it. Deliberately different: a table
 //! that recurses for ever gives an `exception` node where Linkerd answered 500.
 
-use std::fmt::Write as _;
-
 use crate::addr::{Addr, AddrMap, Address};
 use crate::dtab::Dentry;
+use crate::json::write_string;
 use crate::name_tree::NameTree;
 use crate::path::Path;
 
@@ -112,8 +111,8 @@ impl DelegateTree {
         }
     }
 
-    /// Puts a [`DelegateNode::Transformation`] in place of every leaf: `id` is put before its name, `map` changes its
-    /// addresses.
+    /// Puts a [`DelegateNode::Transformation`] in place of every leaf: `prefix` is put before its name, `map` changes
+    /// its addresses.
     #[must_use]
     pub fn transformed(self, name: &str, prefix: &Path, map: &AddrMap) -> Self {
         let Self { path, dentry, node } = self;
@@ -280,25 +279,6 @@ fn write_list<T>(items: &[T], out: &mut String, write: impl Fn(&T, &mut String))
 
 fn push_str(out: &mut String, text: &str) {
     out.push_str(text);
-}
-
-fn write_string(text: &str, out: &mut String) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c < ' ' => {
-                // Writing to a string can't fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 #[cfg(test)]

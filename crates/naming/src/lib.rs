@@ -14,6 +14,7 @@ mod delegate;
 mod delegate_tree;
 mod dtab;
 mod interpreter;
+pub mod json;
 mod name_tree;
 mod namer;
 mod parse;

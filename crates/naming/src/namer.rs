@@ -6,7 +6,7 @@ use crate::name_tree::NameTree;
 use crate::path::Path;
 
 /// A name in a tree that a namer answers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Name {
     /// Still a path: to be looked up again, through the whole table.
     Path(Path),
@@ -40,7 +40,7 @@ pub trait Namer: Send + Sync {
         Vec::new()
     }
 
-    /// What it watches, as JSON, if it shows that: `/namer_state/<prefix>.json`.
+    /// What it watches, as JSON, if it shows that: `/namer_state/<prefix>.json`, the prefix here without `/#`.
     fn state_json(&self) -> Option<String> {
         None
     }

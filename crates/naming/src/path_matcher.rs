@@ -64,6 +64,20 @@ impl PathMatcher {
         Some(vars)
     }
 
+    /// The names of what it captures, in order; one may occur twice.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.segments
+            .iter()
+            .flat_map(|segment| match segment {
+                Segment::Pattern(parts) => parts.as_slice(),
+                Segment::Any | Segment::Literal(_) => &[],
+            })
+            .filter_map(|part| match part {
+                Part::Capture(name) => Some(name.as_str()),
+                Part::Text(_) => None,
+            })
+    }
+
     /// Whether the name matches.
     pub fn matches(&self, path: &Path) -> bool {
         self.extract(path).is_some()
@@ -109,6 +123,14 @@ impl Vars {
             Some((_, old)) => value.clone_into(old),
             None => self.0.push((name.to_owned(), value.to_owned())),
         }
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Vars {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(vars: I) -> Self {
+        let mut all = Self::default();
+        vars.into_iter().for_each(|(name, value)| all.set(name, value));
+        all
     }
 }
 
