@@ -100,8 +100,13 @@ impl<'a> Fields<'a> {
 
     /// Marks `kind` and `experimental` as read: they were looked at by [`crate::parse_kind`].
     pub fn skip_kind(&mut self) {
-        self.entry("kind");
-        self.entry("experimental");
+        self.skip("kind");
+        self.skip("experimental");
+    }
+
+    /// Marks a key as read that somebody else looks at. Families without experimental kinds skip `kind` alone.
+    pub fn skip(&mut self, key: &str) {
+        self.entry(key);
     }
 
     /// Ends the reading: every key that is left is an error.

@@ -23,7 +23,7 @@ pub use fields::Fields;
 pub use from_node::{FromNode, parsed};
 pub use kind::{Kind, asks_for_experimental, parse_kind};
 pub use node::{Key, Node, Pos, Scalar, Value};
-pub use types::{LogLevel, Millis, Port, Secs, duration};
+pub use types::{LogLevel, Millis, Port, Secs, Timeout, duration};
 
 /// Reads the text of a configuration file: JSON when its first character that isn't blank is `{`, YAML otherwise.
 ///

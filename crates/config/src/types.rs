@@ -31,26 +31,38 @@ impl fmt::Display for Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub Duration);
 
+/// A timeout written as a whole number of milliseconds; 0 and less mean that there is none, as Finagle had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timeout(pub Option<Duration>);
+
 /// A duration written as a whole number of seconds, 0 or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secs(pub Duration);
 
 impl FromNode for Millis {
     fn from_node(node: &Node, cx: &mut Cx) -> Option<Self> {
-        whole_i64(node, cx).map(|ms| Self(Duration::from_millis(ms)))
+        not_negative(node, cx).map(|ms| Self(Duration::from_millis(ms)))
     }
 }
 
 impl FromNode for Secs {
     fn from_node(node: &Node, cx: &mut Cx) -> Option<Self> {
-        whole_i64(node, cx).map(|secs| Self(Duration::from_secs(secs)))
+        not_negative(node, cx).map(|secs| Self(Duration::from_secs(secs)))
+    }
+}
+
+impl FromNode for Timeout {
+    fn from_node(node: &Node, cx: &mut Cx) -> Option<Self> {
+        let ms = from_node::whole(node, cx, i128::from(i64::MIN), MAX_DURATION)?;
+        Some(Self(u64::try_from(ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis)))
     }
 }
 
 /// Durations reach as far as Java's `long` did; more can only be a slip, and could overflow a clock.
-fn whole_i64(node: &Node, cx: &mut Cx) -> Option<u64> {
-    let max = i128::from(i64::MAX) / 1_000_000;
-    from_node::whole(node, cx, 0, max).and_then(|n| u64::try_from(n).ok())
+const MAX_DURATION: i128 = i64::MAX as i128 / 1_000_000;
+
+fn not_negative(node: &Node, cx: &mut Cx) -> Option<u64> {
+    from_node::whole(node, cx, 0, MAX_DURATION).and_then(|n| u64::try_from(n).ok())
 }
 
 /// The levels of Linkerd's log, least important first.
@@ -203,6 +215,14 @@ mod tests {
         assert_eq!(value::<Secs>("2"), Ok(Secs(Duration::from_secs(2))));
         assert!(value::<Millis>("-1").is_err());
         assert!(value::<Secs>("99999999999999999999").is_err());
+    }
+
+    #[test]
+    fn a_timeout_of_nothing_or_less_is_none() {
+        assert_eq!(value::<Timeout>("500"), Ok(Timeout(Some(Duration::from_millis(500)))));
+        assert_eq!(value::<Timeout>("0"), Ok(Timeout(None)));
+        assert_eq!(value::<Timeout>("-5"), Ok(Timeout(None)));
+        assert!(value::<Timeout>("5s").is_err());
     }
 
     #[test]
