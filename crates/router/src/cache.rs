@@ -401,3 +401,305 @@ impl<K, V> Table<K, V> {
 
 /// About how many entries share a table: few enough to copy at a miss.
 const TABLE_SIZE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::AtomicUsize;
+
+    use l5d_telemetry::MetricsTree;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A value that knows how many of its like live.
+    struct Value {
+        key: u32,
+        alive: Arc<AtomicUsize>,
+    }
+
+    impl Drop for Value {
+        fn drop(&mut self) {
+            self.alive.fetch_sub(1, Relaxed);
+        }
+    }
+
+    struct Bench {
+        cache: Cache<u32, Value>,
+        alive: Arc<AtomicUsize>,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new(capacity: usize) -> Self {
+            let stats = CacheStats::new(&MetricsTree::new().root().scope("path"));
+            let cache = Cache::new(capacity, 10 * SECOND, 2, stats);
+            Self { start: cache.origin, cache, alive: Arc::default() }
+        }
+
+        fn get(&self, worker: usize, key: u32, at_secs: u32) -> CacheLease<Value> {
+            self.cache.acquire(worker, &key, self.start + at_secs * SECOND, |key| {
+                self.alive.fetch_add(1, Relaxed);
+                Value { key: *key, alive: Arc::clone(&self.alive) }
+            })
+        }
+
+        fn touch(&self, key: u32, at_secs: u32) {
+            self.get(key as usize, key, at_secs).release(self.start + at_secs * SECOND);
+        }
+
+        fn keys(&self) -> BTreeSet<u32> {
+            let mut keys = BTreeSet::new();
+            self.cache.for_each(|key, value| {
+                assert_eq!(*key, value.key);
+                keys.insert(*key);
+            });
+            assert_eq!(keys.len(), self.cache.len());
+            keys
+        }
+
+        /// Misses, evicts, expires, one-shots.
+        fn counts(&self) -> [u64; 4] {
+            let stats = &self.cache.stats;
+            [&stats.misses, &stats.evicts, &stats.expires, &stats.oneshots].map(Counter::value)
+        }
+
+        fn alive(&self) -> usize {
+            self.alive.load(Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_value_is_built_once_for_all_workers() {
+        let bench = Bench::new(10);
+        for worker in 0..5 {
+            assert_eq!(bench.get(worker, 1, 0).key, 1);
+        }
+        assert_eq!(bench.counts(), [1, 0, 0, 0]);
+        assert_eq!(bench.alive(), 1);
+        assert!(bench.cache.find(0, &1).is_some());
+        assert!(bench.cache.find(0, &2).is_none());
+    }
+
+    #[test]
+    fn a_full_cache_evicts_what_was_idle_longest() {
+        let bench = Bench::new(3);
+        for key in [1, 2, 3] {
+            bench.touch(key, key);
+        }
+        bench.touch(1, 5);
+        bench.touch(4, 6);
+        assert_eq!(bench.keys(), BTreeSet::from([1, 3, 4]));
+        assert_eq!(bench.counts(), [4, 1, 0, 0]);
+        assert_eq!(bench.alive(), 3);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_evicted() {
+        let bench = Bench::new(2);
+        let first = bench.get(0, 1, 0);
+        bench.touch(2, 1);
+        bench.touch(3, 2);
+        assert_eq!(bench.keys(), BTreeSet::from([1, 3]));
+        // A lease of any worker counts, and a clone as much as the original.
+        let other = bench.get(1, 1, 3).clone();
+        drop(first);
+        bench.touch(4, 4);
+        assert_eq!(bench.keys(), BTreeSet::from([1, 4]));
+        drop(other);
+    }
+
+    #[test]
+    fn with_nothing_idle_a_value_serves_once() {
+        let bench = Bench::new(2);
+        let held = (bench.get(0, 1, 0), bench.get(1, 2, 0));
+        let once = bench.get(0, 3, 1);
+        assert_eq!(once.key, 3);
+        assert_eq!(bench.keys(), BTreeSet::from([1, 2]));
+        assert_eq!(bench.counts(), [3, 0, 0, 1]);
+        assert_eq!(bench.alive(), 3);
+        drop(once);
+        assert_eq!(bench.alive(), 2, "the one-shot ended with its lease");
+        drop(held);
+        bench.touch(3, 2);
+        assert_eq!(bench.counts(), [4, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_sweep_expires_what_was_idle_too_long() {
+        let bench = Bench::new(10);
+        bench.touch(1, 0);
+        bench.touch(2, 1);
+        let held = bench.get(0, 3, 0);
+        bench.touch(4, 15);
+        bench.cache.sweep(bench.start + 10 * SECOND);
+        assert_eq!(bench.keys().len(), 4, "ten seconds are not yet longer than the idle time");
+        bench.cache.sweep(bench.start + 20 * SECOND);
+        assert_eq!(bench.keys(), BTreeSet::from([3, 4]));
+        assert_eq!(bench.counts(), [4, 0, 2, 0]);
+        assert_eq!(bench.alive(), 2);
+        held.release(bench.start + 40 * SECOND);
+        bench.cache.sweep(bench.start + 45 * SECOND);
+        assert_eq!(bench.keys(), BTreeSet::from([3]));
+    }
+
+    #[test]
+    fn the_last_entry_never_expires() {
+        let bench = Bench::new(10);
+        for key in [1, 2, 3] {
+            bench.touch(key, key);
+        }
+        for at in [100, 200] {
+            bench.cache.sweep(bench.start + at * SECOND);
+            assert_eq!(bench.keys(), BTreeSet::from([3]));
+        }
+        assert_eq!(bench.counts(), [3, 0, 2, 0]);
+    }
+
+    #[test]
+    fn a_value_that_left_ends_with_its_last_lease() {
+        let bench = Bench::new(4);
+        let lease = bench.get(0, 1, 0);
+        bench.cache.clear();
+        assert!(bench.cache.is_empty());
+        assert_eq!(lease.key, 1);
+        assert_eq!(bench.alive(), 1);
+        drop(lease);
+        assert_eq!(bench.alive(), 0);
+    }
+
+    #[test]
+    fn a_mere_drop_reads_the_clock() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let bench = Bench::new(4);
+            bench.touch(1, 0);
+            let lease = bench.get(0, 2, 0);
+            tokio::time::advance(15 * SECOND).await;
+            drop(lease);
+            bench.cache.sweep(Instant::now());
+            assert_eq!(bench.keys(), BTreeSet::from([2]));
+        });
+    }
+
+    #[test]
+    fn borrowed_parts_find_the_key_they_make_up() {
+        #[derive(Clone, PartialEq, Eq, Hash)]
+        struct Key {
+            path: String,
+            dtab: String,
+        }
+        #[derive(Hash)]
+        struct Parts<'a> {
+            path: &'a str,
+            dtab: &'a str,
+        }
+        impl CacheKey<Key> for Parts<'_> {
+            fn is(&self, key: &Key) -> bool {
+                self.path == key.path && self.dtab == key.dtab
+            }
+
+            fn to_key(&self) -> Key {
+                Key { path: self.path.to_owned(), dtab: self.dtab.to_owned() }
+            }
+        }
+        let cache = Cache::new(4, SECOND, 1, CacheStats::new(&MetricsTree::new().root()));
+        let now = Instant::now();
+        let parts = Parts { path: "/svc/web", dtab: "" };
+        assert_eq!(*cache.acquire(0, &parts, now, |key| key.path.len()), 8);
+        assert_eq!(*cache.acquire(0, &parts.to_key(), now, |_| unreachable!("it is there")), 8);
+        assert_eq!(*cache.acquire(0, &Parts { path: "/svc/web", dtab: "/a=>/b" }, now, |_| 0), 0);
+    }
+
+    /// Thousands of keys through a small cache, on several workers: each lookup yields its own key's value, the bound
+    /// holds, and in the end nothing lives that is not in the cache.
+    #[test]
+    fn workers_race_without_losing_a_value() {
+        let bench = Bench::new(100);
+        std::thread::scope(|scope| {
+            for worker in 0..4_usize {
+                let bench = &bench;
+                scope.spawn(move || {
+                    let mut rng = fastrand::Rng::with_seed(worker as u64);
+                    let mut held = Vec::new();
+                    for i in 0..5_000 {
+                        // Mostly hot keys, and some that come once.
+                        let key = if rng.u8(..4) > 0 { rng.u32(..20) } else { rng.u32(..3_000) };
+                        let lease = bench.get(worker, key, i / 100);
+                        assert_eq!(lease.key, key);
+                        held.push(lease);
+                        if held.len() > 8 {
+                            let lease = held.swap_remove(rng.usize(..held.len()));
+                            lease.release(bench.start + i / 100 * SECOND);
+                        }
+                        if i % 500 == 0 {
+                            bench.cache.sweep(bench.start + i / 100 * SECOND);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(bench.cache.len() <= 100);
+        assert_eq!(bench.alive(), bench.keys().len());
+        let [misses, evicts, expires, oneshots] = bench.counts();
+        assert_eq!(misses - evicts - expires - oneshots, bench.cache.len() as u64);
+    }
+
+    proptest! {
+        /// Against a plain list of entries with the time of their last use.
+        #[test]
+        fn agrees_with_a_plain_list(
+            capacity in 1_usize..6, steps in proptest::collection::vec((0_u8..4, 0_u32..10), 1..200),
+        ) {
+            let bench = Bench::new(capacity);
+            let mut held: Vec<CacheLease<Value>> = Vec::new();
+            let mut in_cache: Vec<(u32, u32)> = Vec::new();
+            let mut at = 0;
+            for (step, key) in steps {
+                at += 3;
+                let in_use = |held: &[CacheLease<Value>], key| held.iter().any(|lease| lease.key == key);
+                match step {
+                    0 | 1 => {
+                        let lease = bench.get(key as usize, key, at);
+                        prop_assert_eq!(lease.key, key);
+                        let known = in_cache.iter().any(|(known, _)| *known == key);
+                        let idlest = in_cache.iter().filter(|(key, _)| !in_use(&held, *key)).min_by_key(|(_, used)| *used);
+                        if !known && in_cache.len() < capacity {
+                            in_cache.push((key, at));
+                        } else if let Some((idlest, _)) = idlest.copied() && !known {
+                            in_cache.retain(|(key, _)| *key != idlest);
+                            in_cache.push((key, at));
+                        }
+                        let cached = in_cache.iter().any(|(known, _)| *known == key);
+                        if step == 0 && cached && !in_use(&held, key) {
+                            held.push(lease);
+                        } else {
+                            lease.release(bench.start + at * SECOND);
+                            in_cache.iter_mut().filter(|(known, _)| *known == key).for_each(|entry| entry.1 = at);
+                        }
+                    }
+                    2 if !held.is_empty() => {
+                        let lease = held.swap_remove(key as usize % held.len());
+                        let key = lease.key;
+                        lease.release(bench.start + at * SECOND);
+                        in_cache.iter_mut().filter(|(known, _)| *known == key).for_each(|entry| entry.1 = at);
+                    }
+                    3 => {
+                        bench.cache.sweep(bench.start + at * SECOND);
+                        let expired = |held: &[_], (key, used): &(u32, u32)| !in_use(held, *key) && at - used > 10;
+                        if in_cache.iter().all(|entry| expired(&held, entry)) {
+                            in_cache.sort_by_key(|(_, used)| *used);
+                            in_cache.drain(..in_cache.len().saturating_sub(1));
+                        } else {
+                            in_cache.retain(|entry| !expired(&held, entry));
+                        }
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(bench.keys(), in_cache.iter().map(|(key, _)| *key).collect::<BTreeSet<_>>());
+            }
+        }
+    }
+}

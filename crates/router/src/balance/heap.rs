@@ -81,9 +81,11 @@ impl<N: Node> Heap<N> {
             return;
         }
         // It is idle, and nothing is less than that: it may stand anywhere its new parents allow.
-        order.swap(index, last);
-        order.sift_down(index, last);
-        order.sift_up(index);
+        if index != last {
+            order.swap(index, last);
+            order.sift_down(index, last);
+            order.sift_up(index);
+        }
         let other = rng.usize(..=last);
         order.swap(other, last);
         order.sift_up(other);
