@@ -11,7 +11,7 @@
 //!
 //! Every request looks up about four hot keys, on every worker at once. So a hit writes to no memory another worker
 //! writes to: the entries are in small tables that are replaced, never changed ([`ArcSwap`], by hash), and each entry has
-//! a [`Hold`] for each worker, made when that worker first uses it; a lease is a clone of that worker's `Arc<Hold>`. The
+//! a hold for each worker, made when that worker first uses it; a lease is a clone of that worker's `Arc<Hold>`. The
 //! reference counts of its holds are what tells whether an entry is idle. A hit is one hash of the key, one table probe
 //! and one increment in a cache line of the worker's own; giving it back is one store and one decrement there.
 //!
@@ -504,8 +504,9 @@ mod tests {
         bench.touch(3, 2);
         assert_eq!(bench.keys(), BTreeSet::from([1, 3]));
         // A lease of any worker counts, and a clone as much as the original.
-        let other = bench.get(1, 1, 3).clone();
-        drop(first);
+        let second = bench.get(1, 1, 3);
+        let other = second.clone();
+        drop((first, second));
         bench.touch(4, 4);
         assert_eq!(bench.keys(), BTreeSet::from([1, 4]));
         drop(other);

@@ -19,6 +19,7 @@ use l5d_telemetry::{Counter, Scope};
 use tokio::time::Instant;
 
 pub use crate::balance::Status;
+use crate::config::{AccrualPolicyConfig, FailureAccrualConfig};
 use crate::retry::Backoff;
 use crate::windowed::nanos;
 
@@ -79,6 +80,22 @@ impl Kind {
                 Box::new(success_rate_windowed::SuccessRateWindowed::new(success_rate, window, backoff, now))
             }
             Self::None => Box::new(none::Never),
+        }
+    }
+}
+
+impl From<&FailureAccrualConfig> for Kind {
+    fn from(config: &FailureAccrualConfig) -> Self {
+        let backoff = Backoff::from(&config.backoff);
+        match config.policy {
+            AccrualPolicyConfig::None => Self::None,
+            AccrualPolicyConfig::ConsecutiveFailures { failures } => Self::ConsecutiveFailures { failures, backoff },
+            AccrualPolicyConfig::SuccessRate { success_rate, requests } => {
+                Self::SuccessRate { success_rate, requests, backoff }
+            }
+            AccrualPolicyConfig::SuccessRateWindowed { success_rate, window } => {
+                Self::SuccessRateWindowed { success_rate, window, backoff }
+            }
         }
     }
 }
@@ -418,6 +435,11 @@ mod tests {
         accrual.on_dispatch(later);
         assert_eq!(accrual.record(false, later), Some(Transition::ProbeAgain));
         assert_eq!(accrual.state(later), State::ProbeOpen);
+    }
+
+    #[test]
+    fn the_default_is_that_of_the_config() {
+        assert_eq!(Kind::from(&FailureAccrualConfig::default()), Kind::default());
     }
 
     #[test]

@@ -24,6 +24,8 @@ use arc_swap::ArcSwap;
 use l5d_telemetry::{Counter, GaugeGuard, Scope};
 use tokio::time::Instant;
 
+use crate::config::{BalancerConfig, LoadBalancerConfig};
+
 use self::aperture::Aperture;
 use self::distributor::{Classes, Target, View};
 use self::ewma::PeakEwma;
@@ -119,6 +121,22 @@ pub struct Settings {
     pub kind: Kind,
     /// Keeps endpoints that an update no longer names until they are not open any more.
     pub enable_probation: bool,
+}
+
+impl From<&LoadBalancerConfig> for Settings {
+    fn from(config: &LoadBalancerConfig) -> Self {
+        let kind = match config.balancer {
+            BalancerConfig::P2c { max_effort } => Kind::P2c { max_effort },
+            BalancerConfig::Ewma { max_effort, decay_time } => Kind::Ewma { max_effort, decay: decay_time },
+            BalancerConfig::Aperture { max_effort, smooth_window, low_load, high_load, min_aperture } => {
+                let min_aperture = min_aperture as usize;
+                Kind::Aperture { max_effort, smooth_window, low_load, high_load, min_aperture }
+            }
+            BalancerConfig::Heap => Kind::Heap,
+            BalancerConfig::RoundRobin { max_effort } => Kind::RoundRobin { max_effort },
+        };
+        Self { kind, enable_probation: config.enable_probation }
+    }
 }
 
 /// Balances over endpoints of one client. Shared by all workers.

@@ -295,6 +295,11 @@ fn updates_count_what_changed_and_the_end_removes_the_rest() {
 // === Picks ===
 
 #[test]
+fn the_default_is_that_of_the_config() {
+    assert_eq!(Settings::from(&LoadBalancerConfig::default()), Settings::default());
+}
+
+#[test]
 fn every_algorithm_uses_what_is_there() {
     for kind in kinds() {
         let one = endpoints(1);

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::config::BackoffConfig;
+
 /// A series of waiting times, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backoff {
@@ -36,6 +38,16 @@ impl Backoff {
     /// The series from its beginning.
     pub fn delays(self) -> Delays {
         Delays { backoff: self, step: 0, last: Duration::ZERO }
+    }
+}
+
+impl From<&BackoffConfig> for Backoff {
+    fn from(config: &BackoffConfig) -> Self {
+        match *config {
+            BackoffConfig::Constant(time) => Self::Constant(time),
+            BackoffConfig::Jittered { min, max } => Self::Jittered { min, max },
+            BackoffConfig::EqualJittered { min, max } => Self::EqualJittered { start: min, max },
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::RetryBudgetConfig;
 use crate::windowed::WindowedSum;
 
 /// Permits a share of requests to be retried, and a few per second on top.
@@ -64,6 +65,12 @@ impl Default for RetryBudget {
     /// Ten seconds, ten per second, a fifth: the default of retries and of requeues.
     fn default() -> Self {
         Self::new(Duration::from_secs(10), 10, 0.2)
+    }
+}
+
+impl From<&RetryBudgetConfig> for RetryBudget {
+    fn from(config: &RetryBudgetConfig) -> Self {
+        Self::new(config.ttl, config.min_retries_per_sec, config.percent_can_retry)
     }
 }
 
