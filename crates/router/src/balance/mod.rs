@@ -178,7 +178,7 @@ impl<N: Node> Balancer<N> {
             move || read(&classes.load())
         };
         let gauges = vec![
-            scope.gauge("meanweight", read(Classes::mean_weight)),
+            scope.gauge("meanweight", read(|classes| float(classes.mean_weight()))),
             scope.gauge("num_weight_classes", read(|classes| classes.entries.len() as f64)),
         ];
         Self {
@@ -370,7 +370,7 @@ impl<N: Node> Balancer<N> {
             gauges.push(scope.gauge("eager_connections", || 0.0));
             gauges.push(scope.gauge("vector_hash", over_apertures(|aperture| aperture.vector_hash() as f64)));
             let load_band = scope.scope("loadband");
-            gauges.push(load_band.gauge("offered_load_ema", over_apertures(Aperture::offered_load)));
+            gauges.push(load_band.gauge("offered_load_ema", over_apertures(|aperture| float(aperture.offered_load()))));
         }
         let common = (self.settings.kind != Kind::Heap).then(|| {
             gauges.push(scope.gauge("busy", with_status(Status::Busy)));
@@ -503,6 +503,11 @@ impl<N: Node> Member<N> {
             Book::Heap { heap, .. } => heap.put(self, &mut fastrand::Rng::new()),
         }
     }
+}
+
+/// A value that Finagle keeps as a 32-bit float, as the 64-bit number that prints like it.
+fn float(value: f64) -> f64 {
+    (value as f32).to_string().parse().unwrap_or(value)
 }
 
 #[cfg(test)]

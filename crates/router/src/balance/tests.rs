@@ -524,6 +524,14 @@ fn an_endpoint_named_twice_counts_once() {
     assert_eq!([bench.fact("size"), bench.fact("meanweight")], [1.0, 4.0]);
 }
 
+#[test]
+fn a_mean_weight_reads_like_a_short_float() {
+    let two = endpoints(2);
+    let bench = Bench::new(p2c());
+    bench.balancer.update(two.iter().cloned().zip([0.1, 0.2]).collect(), bench.now);
+    assert_eq!(bench.fact("meanweight"), 0.15);
+}
+
 // === Aperture ===
 
 #[test]
