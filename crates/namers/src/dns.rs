@@ -102,6 +102,11 @@ pub(crate) async fn system(host: &str) -> io::Result<Vec<IpAddr>> {
     Ok(ips)
 }
 
+/// Which of several addresses the JVM would take for a host that may have only one.
+pub(crate) fn first(ips: &[IpAddr]) -> Option<IpAddr> {
+    ips.iter().find(|ip| ip.is_ipv4()).or_else(|| ips.first()).copied()
+}
+
 /// `getaddrinfo`'s `EAI_AGAIN`, of which only the text is left (glibc's and musl's).
 fn is_temporary(error: &io::Error) -> bool {
     let text = error.to_string();
