@@ -1,0 +1,134 @@
+//! A request as a handler sees it: whole, its body bounded, its parameters decoded.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, Method, Uri, Version};
+use percent_encoding::percent_decode;
+
+/// A request. The server has read its body, and refused it if it was too long.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// GET, POST, …
+    pub method: Method,
+    /// As sent.
+    pub uri: Uri,
+    /// HTTP/1.0 or 1.1.
+    pub version: Version,
+    /// As sent.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Request {
+    /// The path with duplicate slashes collapsed: what handlers and security rules are matched against.
+    pub fn path(&self) -> String {
+        collapse(self.uri.path())
+    }
+
+    /// The first value of a query parameter, decoded.
+    pub fn query(&self, name: &str) -> Option<String> {
+        first(self.uri.query().unwrap_or_default().as_bytes(), name)
+    }
+
+    /// The first value of a parameter: of the query, or else of a form in the body.
+    pub fn param(&self, name: &str) -> Option<String> {
+        self.query(name).or_else(|| if self.has_form() { first(&self.body, name) } else { None })
+    }
+
+    /// Whether a query parameter says yes: `1`, `t` or `true`, in any case.
+    pub fn flag(&self, name: &str) -> bool {
+        self.query(name).is_some_and(|value| ["1", "t", "true"].iter().any(|yes| value.eq_ignore_ascii_case(yes)))
+    }
+
+    /// Whether somebody looks at the answer with a browser.
+    pub fn wants_html(&self) -> bool {
+        self.headers
+            .get_all(ACCEPT)
+            .iter()
+            .any(|accept| String::from_utf8_lossy(accept.as_bytes()).contains("text/html"))
+    }
+
+    fn has_form(&self) -> bool {
+        let form = |value: &http::HeaderValue| {
+            let media = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+            media.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+        };
+        self.headers.get(CONTENT_TYPE).is_some_and(form)
+    }
+}
+
+/// `a=1&b=2`: the first value of `name`, decoded; a name without `=` has the empty value.
+fn first(encoded: &[u8], name: &str) -> Option<String> {
+    encoded.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).find_map(|pair| {
+        let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+        let (key, value) = pair.split_at(at);
+        (decoded(key) == name).then(|| decoded(value.strip_prefix(b"=").unwrap_or_default()))
+    })
+}
+
+/// Form decoding; what is no UTF-8 becomes U+FFFD.
+fn decoded(text: &[u8]) -> String {
+    let spaced: Vec<u8> = text.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
+    percent_decode(&spaced).decode_utf8_lossy().into_owned()
+}
+
+fn collapse(path: &str) -> String {
+    let mut collapsed = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !collapsed.ends_with('/') {
+            collapsed.push(c);
+        }
+    }
+    collapsed
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn request(method: Method, uri: &str) -> Request {
+        Request {
+            method,
+            uri: uri.parse().unwrap(),
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_the_first_one_counts() {
+        let get = request(Method::GET, "/x?q=a%2Fb+c&q=second&empty&caf%C3%A9=%ff&a=b=c");
+        assert_eq!(get.query("q").unwrap(), "a/b c");
+        assert_eq!(get.query("empty").unwrap(), "");
+        assert_eq!(get.query("café").unwrap(), "\u{fffd}");
+        assert_eq!(get.query("a").unwrap(), "b=c");
+        assert_eq!(get.query("b"), None);
+        assert_eq!(request(Method::GET, "/x?&&").query(""), None);
+    }
+
+    #[test]
+    fn a_form_in_the_body_gives_parameters_too() {
+        let mut post = request(Method::POST, "/x?level=INFO");
+        post.body = Bytes::from_static(b"logger=com.twitter&level=DEBUG");
+        assert_eq!(post.param("logger"), None, "not a form");
+        post.headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded; charset=UTF-8".parse().unwrap());
+        assert_eq!(post.param("logger").unwrap(), "com.twitter");
+        assert_eq!(post.param("level").unwrap(), "INFO");
+    }
+
+    #[test]
+    fn a_flag_is_one_of_three_words() {
+        for (text, set) in [("1", true), ("T", true), ("True", true), ("yes", false), ("", false), ("0", false)] {
+            assert_eq!(request(Method::GET, &format!("/x?pretty={text}")).flag("pretty"), set, "{text}");
+        }
+        assert!(!request(Method::GET, "/x").flag("pretty"));
+    }
+
+    #[test]
+    fn duplicate_slashes_are_one() {
+        assert_eq!(request(Method::GET, "//admin///ping").path(), "/admin/ping");
+        assert_eq!(request(Method::GET, "http://host//admin//").path(), "/admin/");
+    }
+}
