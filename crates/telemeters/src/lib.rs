@@ -1,1 +1,136 @@
-//! Telemeters: each wires an encoder to an admin path or a socket.
+//! Telemeters: each wires an encoder of the telemetry crate to an admin path or a socket.
+//!
+//! A telemeter is one file here and its name in [`TELEMETERS`]. It sees the metrics tree and nothing else of the process: a
+//! new router feature never touches one. `/admin/metrics.json` is no telemeter: it is always there, see `l5d_admin`.
+
+mod telemeter;
+#[cfg(test)]
+mod testing;
+
+use l5d_config::{Cx, FromNode, Node, asks_for_experimental, parse_kind};
+
+pub use telemeter::{BuildError, Telemeter, TelemeterConfig, TelemeterContext};
+
+l5d_config::kinds! {
+    /// Every telemeter that `telemetry:` may name, in the order of the reference.
+    pub TELEMETERS: dyn TelemeterConfig => prometheus, influxdb, statsd,
+}
+
+/// Those that Linkerd 1 has, too.
+const UNSUPPORTED: &[&str] = &[TRACELOG, RECENT_REQUESTS, ZIPKIN];
+const TRACELOG: &str = "io.l5d.tracelog";
+const RECENT_REQUESTS: &str = "io.l5d.recentRequests";
+const ZIPKIN: &str = "io.l5d.zipkin";
+
+/// Reads one entry of `telemetry:`; gives the kind's id with what it read.
+pub fn parse(node: &Node, cx: &mut Cx) -> Option<(&'static str, Box<dyn TelemeterConfig>)> {
+    let kind = node.get("kind").and_then(|kind| String::from_node(kind, &mut Cx::new()));
+    let kind = kind.as_deref();
+    if kind == Some(RECENT_REQUESTS) && !has_sample_rate(node) {
+        // What Linkerd 1 finds wrong is told first: it is wrong in either.
+        let at = node.get("sampleRate").unwrap_or(node);
+        cx.error(at, "sampleRate must be between 0.0 and 1.0");
+        return None;
+    }
+    if let Some(kind) = TELEMETERS.iter().find(|k| Some(k.id) == kind)
+        && kind.experimental
+        && !asks_for_experimental(node)
+    {
+        let what = format!(
+            "the {} telemeter is experimental and must be explicitly enabled by setting the `experimental' parameter to \
+             `true'",
+            kind.id
+        );
+        cx.error(node, what);
+        // Go on: all mistakes are told in one run.
+    }
+    parse_kind("telemeter", TELEMETERS, UNSUPPORTED, node, cx)
+}
+
+fn has_sample_rate(node: &Node) -> bool {
+    let rate = node.get("sampleRate").and_then(|rate| f64::from_node(rate, &mut Cx::new()));
+    rate.is_some_and(|rate| (0.0..=1.0).contains(&rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use l5d_telemetry::MetricsTree;
+    use std::collections::BTreeSet;
+
+    fn parsed(yaml: &str) -> Result<(&'static str, Box<dyn TelemeterConfig>), Vec<String>> {
+        let node = l5d_config::read(yaml).unwrap();
+        let mut cx = Cx::new();
+        let parsed = parse(&node, &mut cx);
+        let errors: Vec<String> = cx.finish().iter().map(ToString::to_string).collect();
+        match parsed {
+            Some(parsed) if errors.is_empty() => Ok(parsed),
+            _ => Err(errors),
+        }
+    }
+
+    fn errors(yaml: &str) -> Vec<String> {
+        match parsed(yaml) {
+            Ok((id, _)) => panic!("{id} was read"),
+            Err(errors) => errors,
+        }
+    }
+
+    #[test]
+    fn every_kind_has_an_id_of_its_own_and_an_example_that_builds() {
+        let ids: BTreeSet<&str> = TELEMETERS.iter().map(|kind| kind.id).collect();
+        assert_eq!(ids.len(), TELEMETERS.len());
+        for kind in TELEMETERS {
+            let (id, config) = parsed(kind.example).unwrap_or_else(|errors| panic!("{}: {errors:?}", kind.id));
+            assert_eq!(id, kind.id);
+            config.build(&TelemeterContext { tree: MetricsTree::new() }).unwrap();
+            assert!(!kind.summary.is_empty() && !kind.summary.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_where_it_stands() {
+        for kind in TELEMETERS {
+            let errors = errors(&format!("{}\nprefixx: x\n", kind.example.trim_end()));
+            let line = kind.example.trim_end().lines().count() + 1;
+            assert_eq!(errors.len(), 1, "{}: {errors:?}", kind.id);
+            assert!(errors[0].starts_with(&format!("{line}:1: unknown key `prefixx`; known: ")), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_that_linkerd_has_are_refused_by_name() {
+        for (kind, more) in [("tracelog", ""), ("recentRequests", "sampleRate: 1.0"), ("zipkin", "sampleRate: 0.5")] {
+            let errors = errors(&format!("kind: io.l5d.{kind}\n{more}\n"));
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            let expected = format!("1:7: kind: the telemeter \"io.l5d.{kind}\" is not supported by l5d yet; supported: ");
+            assert!(errors[0].starts_with(&expected), "{errors:?}");
+        }
+        let errors = errors("kind: io.l5d.adminMetricsExport");
+        assert!(errors[0].starts_with("1:7: kind: unknown telemeter \"io.l5d.adminMetricsExport\"; known: "), "{errors:?}");
+    }
+
+    #[test]
+    fn recent_requests_needs_a_sample_rate_between_0_and_1() {
+        for (yaml, at) in [
+            ("kind: io.l5d.recentRequests", "1:1"),
+            ("kind: io.l5d.recentRequests\nsampleRate: 1.1", "2:13"),
+            ("kind: io.l5d.recentRequests\nsampleRate: -0.1", "2:13"),
+            ("kind: io.l5d.recentRequests\nsampleRate: x", "2:13"),
+        ] {
+            assert_eq!(errors(yaml), [format!("{at}: sampleRate must be between 0.0 and 1.0")], "{yaml}");
+        }
+    }
+
+    #[test]
+    fn an_experimental_kind_asks_to_be_enabled_and_any_kind_may_say_so() {
+        let text = "1:1: the io.l5d.statsd telemeter is experimental and must be explicitly enabled by setting the \
+                    `experimental' parameter to `true'";
+        assert_eq!(errors("kind: io.l5d.statsd"), [text]);
+        assert_eq!(errors("kind: io.l5d.statsd\nexperimental: false"), [text]);
+        assert_eq!(errors("kind: io.l5d.statsd\nport: x").len(), 2, "all mistakes are told in one run");
+        assert!(parsed("kind: io.l5d.statsd\nexperimental: true").is_ok());
+        assert!(parsed("kind: io.l5d.prometheus\nexperimental: true").is_ok());
+        assert!(parsed("kind: io.l5d.prometheus\nexperimental: false").is_ok());
+    }
+}
