@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -263,8 +263,15 @@ impl Server {
         let stream = TimedStream::new(stream, &self.socket_options);
         let stream = CountedStream::new(stream, Arc::clone(&self.stats), Arc::clone(passed));
         let service = service_fn(|request| {
-            let busy = place.busy();
-            async move { Ok::<_, Infallible>(self.answer(request, busy).await) }
+            let (busy, drain) = (place.busy(), &drain);
+            async move {
+                let mut response = self.answer(request, busy).await;
+                // hyper says so by itself once it is told of the drain, but this task may not have woken to it yet.
+                if drain.is_started() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
