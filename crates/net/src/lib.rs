@@ -1,9 +1,9 @@
 //! Sockets: listen, connect, TLS, drain. No HTTP.
 //!
 //! What speaks a protocol lives above this crate; what names a service lives beside it. Here is only what a byte stream
-//! needs: sockets bound and opened with the options a configuration names ([`bind`], [`connect`], [`SocketOptions`]), the
+//! needs: sockets bound and opened with the options a configuration names ([`bind`], [`connect()`], [`SocketOptions`]), the
 //! same stream with or without TLS ([`Stream`], [`ServerTls`], [`ClientTls`]), and the orderly end of whatever serves them
-//! ([`drain`]). Nothing here is global: a TLS provider is made where it is used.
+//! ([`drain()`]). Nothing here is global: a TLS provider is made where it is used.
 
 mod certificate;
 mod connect;
