@@ -103,11 +103,15 @@ mod tests {
         for (kind, more) in [("tracelog", ""), ("recentRequests", "sampleRate: 1.0"), ("zipkin", "sampleRate: 0.5")] {
             let errors = errors(&format!("kind: io.l5d.{kind}\n{more}\n"));
             assert_eq!(errors.len(), 1, "{errors:?}");
-            let expected = format!("1:7: kind: the telemeter \"io.l5d.{kind}\" is not supported by l5d yet; supported: ");
+            let expected =
+                format!("1:7: kind: the telemeter \"io.l5d.{kind}\" is not supported by l5d yet; supported: ");
             assert!(errors[0].starts_with(&expected), "{errors:?}");
         }
         let errors = errors("kind: io.l5d.adminMetricsExport");
-        assert!(errors[0].starts_with("1:7: kind: unknown telemeter \"io.l5d.adminMetricsExport\"; known: "), "{errors:?}");
+        assert!(
+            errors[0].starts_with("1:7: kind: unknown telemeter \"io.l5d.adminMetricsExport\"; known: "),
+            "{errors:?}"
+        );
     }
 
     #[test]
