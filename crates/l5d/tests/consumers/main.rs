@@ -1,0 +1,101 @@
+//! l5d judged by the programs that its users point at it: Prometheus, promtool, Pushgateway, Telegraf, InfluxDB, StatsD, curl, nginx.
+//!
+//! Every program is started at most once, on loopback and on free ports, when the first case needs it, and is stopped when this
+//! process ends, also after a failure: that is why the target has a `main` of its own (statics of a usual test are never dropped).
+//! One that is not installed fails the case with the command that installs it. The configuration snippets that the README prints
+//! are read from the README, so that what a reader pastes is what was tested.
+//!
+//! `cargo test -p l5d --features consumers --test consumers [-- PART_OF_A_NAME]`; `L5D_BIN=FILE` judges another build.
+
+mod influxdb;
+mod l5d;
+mod nginx;
+mod page;
+mod programs;
+mod prometheus;
+mod pushgateway;
+mod readme;
+mod router;
+mod statsd;
+mod suite;
+mod telegraf;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use suite::Suite;
+
+type Case = (&'static str, fn(&Suite));
+
+/// Every case, cheap ones first. They run one after the other: they share the consumers, and machines that test have few cores.
+const CASES: &[Case] = &[
+    ("page::the_pages_curl_prints_the_first_metrics", page::the_pages_curl_prints_the_first_metrics),
+    ("page::own_requests_show_within_a_second", page::own_requests_show_within_a_second),
+    (
+        "page::statsd_without_experimental_is_refused_with_one_line",
+        page::statsd_without_experimental_is_refused_with_one_line,
+    ),
+    ("router::curl_gets_what_nginx_serves", router::curl_gets_what_nginx_serves),
+    ("router::curl_sends_bodies_to_an_upstream", router::curl_sends_bodies_to_an_upstream),
+    ("router::a_rewritten_file_moves_the_traffic", router::a_rewritten_file_moves_the_traffic),
+    ("router::what_can_not_be_routed_says_why", router::what_can_not_be_routed_says_why),
+    ("prometheus::the_readmes_job_is_a_valid_configuration", prometheus::the_readmes_job_is_a_valid_configuration),
+    (
+        "prometheus::queries_return_what_was_sent_to_three_processes",
+        prometheus::queries_return_what_was_sent_to_three_processes,
+    ),
+    ("prometheus::hostile_names_come_back_as_they_were_sent", prometheus::hostile_names_come_back_as_they_were_sent),
+    ("prometheus::promtool_can_parse_every_body", prometheus::promtool_can_parse_every_body),
+    ("pushgateway::every_body_is_accepted", pushgateway::every_body_is_accepted),
+    ("telegraf::the_examples_set_up_fills_influxdb", telegraf::the_examples_set_up_fills_influxdb),
+    ("telegraf::no_line_of_a_hostile_page_is_lost", telegraf::no_line_of_a_hostile_page_is_lost),
+    ("telegraf::an_enormous_host_header_loses_nothing", telegraf::an_enormous_host_header_loses_nothing),
+    ("statsd::counts_are_exact_at_the_pages_sample_rate", statsd::counts_are_exact_at_the_pages_sample_rate),
+    ("statsd::counts_and_timings_are_exact_at_rate_one", statsd::counts_and_timings_are_exact_at_rate_one),
+    ("statsd::gauges_come_each_interval", statsd::gauges_come_each_interval),
+    ("statsd::hostile_names_make_no_bad_line", statsd::hostile_names_make_no_bad_line),
+    ("statsd::an_unreachable_server_stops_nothing", statsd::an_unreachable_server_stops_nothing),
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--list") {
+        for (name, _) in CASES {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let parts: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let chosen: Vec<&Case> = CASES
+        .iter()
+        .filter(|(name, _)| parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str())))
+        .collect();
+
+    println!("\nrunning {} tests", chosen.len());
+    let suite = Suite::new();
+    let mut failed = Vec::new();
+    let begun = Instant::now();
+    for (name, case) in &chosen {
+        let since = Instant::now();
+        let passed = catch_unwind(AssertUnwindSafe(|| case(&suite))).is_ok();
+        println!("test {name} ... {} ({:.1}s)", if passed { "ok" } else { "FAILED" }, since.elapsed().as_secs_f64());
+        if !passed {
+            failed.push(*name);
+        }
+    }
+    drop(suite);
+
+    if !failed.is_empty() {
+        println!("\nfailures:\n    {}", failed.join("\n    "));
+    }
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        chosen.len() - failed.len(),
+        failed.len(),
+        CASES.len() - chosen.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
