@@ -141,16 +141,10 @@ fn prom_sample(line: &str) -> Option<PromSample> {
     Some(PromSample { name: name.to_owned(), labels, value: rest.strip_prefix(' ')?.parse().ok()? })
 }
 
-/// Splits at the first `at` that has no backslash before it.
+/// Splits at the first `at` that has no backslash right before it. A backslash escapes nothing else, not even another one.
 fn split_raw(text: &str, at: char) -> Option<(&str, &str)> {
-    let mut escaped = false;
-    for (index, char) in text.char_indices() {
-        if char == at && !escaped {
-            return Some((&text[..index], &text[index + char.len_utf8()..]));
-        }
-        escaped = char == '\\' && !escaped;
-    }
-    None
+    let found = text.match_indices(at).find(|(index, _)| !text[..*index].ends_with('\\'));
+    found.map(|(index, _)| (&text[..index], &text[index + at.len_utf8()..]))
 }
 
 fn unescaped(text: &str) -> String {
@@ -198,12 +192,13 @@ mod tests {
 
     #[test]
     fn an_influxdb_line_is_taken_apart() {
-        let point = influx_point(r"rt:server,host=a\ b\,c,rt=x\=y requests=3,4XX=0").unwrap();
+        let point = influx_point(r"rt:server,host=a\ b\,c,rt=x\=y,client=a\\\ b requests=3,4XX=0").unwrap();
         assert_eq!(
             (point.measurement.as_str(), point.fields["requests"], point.fields["4XX"]),
             ("rt:server", 3.0, 0.0)
         );
         assert_eq!((point.tags["host"].as_str(), point.tags["rt"].as_str()), ("a b,c", "x=y"));
+        assert_eq!(point.tags["client"], r"a\\ b", "a doubled backslash is two");
         for wrong in ["a", "a,b= c=1", "a,b=c d=NaN", "a,b=c d=1 e", "a b=", "a,b c=1"] {
             assert_eq!(influx_point(wrong), None, "{wrong}");
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use l5d_testkit::{Downstream, L5d, Response, Scrape, Upstream, free_port, free_port_on, wait_until};
+use l5d_testkit::{Downstream, L5d, Response, Scrape, Upstream, free_port, free_port_on, get, wait_until};
 
 /// The program under test.
 pub(crate) fn bin() -> PathBuf {
@@ -143,22 +143,32 @@ pub(crate) const HOSTS: &[&str] = &[
 /// One l5d process with [`LABELS`] as its routers, each of them asked for every one of [`HOSTS`], one long name, and `web` three times.
 pub(crate) struct Hostile {
     pub(crate) l5d: L5d,
+    servers: Vec<SocketAddr>,
     _upstream: Upstream,
 }
 
 impl Hostile {
     pub(crate) fn start() -> Self {
-        let upstream = Upstream::start(|_| Response::ok("hello"));
+        let upstream = Upstream::start(|request| match request.headers.get("host") {
+            Some("slow") => Response::ok("at last").after(SLOW),
+            _ => Response::ok("hello"),
+        });
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let servers: Vec<SocketAddr> =
             LABELS.iter().map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))).collect();
         let l5d = start(&hostile_config(admin, &servers, upstream.port(), ""), admin);
         hostile_traffic(&servers);
-        Self { l5d, _upstream: upstream }
+        Self { l5d, servers, _upstream: upstream }
     }
 
     pub(crate) fn scrape(&self) -> Scrape {
         self.l5d.scrape()
+    }
+
+    /// One more request to the router `http`, for a service of its own, that takes [`SLOW`].
+    pub(crate) fn ask_slow(&self) {
+        let server = self.servers.last().expect("there are labels");
+        assert_eq!(get(*server, "slow", "/").expect("l5d answers").status, 200);
     }
 }
 

@@ -46,6 +46,10 @@ const CASES: &[Case] = &[
         prometheus::queries_return_what_was_sent_to_three_processes,
     ),
     ("prometheus::hostile_names_come_back_as_they_were_sent", prometheus::hostile_names_come_back_as_they_were_sent),
+    (
+        "prometheus::a_latency_is_seen_for_the_window_that_has_it",
+        prometheus::a_latency_is_seen_for_the_window_that_has_it,
+    ),
     ("prometheus::promtool_can_parse_every_body", prometheus::promtool_can_parse_every_body),
     ("pushgateway::every_body_is_accepted", pushgateway::every_body_is_accepted),
     ("telegraf::the_examples_set_up_fills_influxdb", telegraf::the_examples_set_up_fills_influxdb),

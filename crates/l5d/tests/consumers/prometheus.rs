@@ -166,13 +166,22 @@ pub(crate) fn queries_return_what_was_sent_to_three_processes(suite: &Suite) {
     every_sample_is_kept(prometheus);
 }
 
-/// A stat is there for the window in which it got samples, so this case sends requests of its own, until Prometheus has seen them.
-fn a_latency_is_seen(prometheus: &Prometheus, mesh: &Mesh) {
-    let node = &mesh.nodes[0];
-    let query =
-        format!("max_over_time(rt:server:request_latency_ms{{instance=\"{}\", quantile=\"1\"}}[1m])", node.l5d.admin());
-    let seen = wait_for("a latency", PATIENCE, || prometheus.query(&query).pop());
-    assert!(seen.value >= SLOW.as_millis() as f64, "{seen:?}");
+/// A stat is there for the window in which it got samples, so requests go on until Prometheus has seen one.
+pub(crate) fn a_latency_is_seen_for_the_window_that_has_it(suite: &Suite) {
+    let prometheus = suite.prometheus();
+    let of = "job=\"hostile\", rt=\"http\", service=\"svc/slow\"";
+    let query = |quantile: &str| {
+        let query = format!("max_over_time(rt:service:request_latency_ms{{{of}, quantile=\"{quantile}\"}}[1m])");
+        wait_for(&query, PATIENCE, || {
+            suite.hostile().ask_slow();
+            prometheus.query(&query).pop()
+        })
+    };
+    for quantile in ["0", "0.5", "0.9", "0.95", "0.99", "0.999", "0.9999", "1"] {
+        // Two buckets less than the upstream's delay: Finagle's percentiles are the middles of buckets.
+        let seen = query(quantile);
+        assert!(seen.value >= SLOW.as_millis() as f64 - 2.0, "{quantile}: {seen:?}");
+    }
 }
 
 fn every_sample_is_kept(prometheus: &Prometheus) {
@@ -180,7 +189,7 @@ fn every_sample_is_kept(prometheus: &Prometheus) {
         assert_eq!((&target["health"], &target["lastError"]), (&Value::from("up"), &Value::from("")), "{target}");
     }
     let scraped = prometheus.query("scrape_samples_scraped");
-    assert!(scraped.len() == 4 && scraped.iter().all(|series| series.value > 100.0), "{scraped:?}");
+    assert!(scraped.len() == 4 && scraped.iter().all(|series| series.value > 50.0), "{scraped:?}");
 }
 
 pub(crate) fn hostile_names_come_back_as_they_were_sent(suite: &Suite) {
@@ -199,7 +208,6 @@ pub(crate) fn hostile_names_come_back_as_they_were_sent(suite: &Suite) {
         prometheus.expect(&format!("{of_all}{name}}})"), LABELS.len() as f64);
     }
     prometheus.expect(&format!("{of_all}\"svc/UPPER.example:80\"}})"), LABELS.len() as f64);
-    a_latency_is_seen(prometheus, suite.mesh());
     every_sample_is_kept(prometheus);
 }
 
