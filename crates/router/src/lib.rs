@@ -3,6 +3,11 @@
 pub mod accrual;
 pub mod balance;
 pub mod cache;
+pub mod classify;
+pub mod config;
 mod ema;
+pub mod error;
 pub mod retry;
+pub mod stats;
 mod windowed;
+pub mod worker;
