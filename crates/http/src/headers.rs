@@ -1,0 +1,140 @@
+//! The headers a Linkerd proxy reads, writes and takes away, as prebuilt names and values, and the rules that concern
+//! headers alone: what is hop-by-hop, how `Via` grows, how an error becomes `l5d-err` (http-behaviour §6, §7.1).
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+/// `l5d-ctx-trace`: the span of the caller, base64.
+pub(crate) const CTX_TRACE: HeaderName = HeaderName::from_static("l5d-ctx-trace");
+/// `l5d-ctx-dtab`: the dtab that travels with a request.
+pub(crate) const CTX_DTAB: HeaderName = HeaderName::from_static("l5d-ctx-dtab");
+/// `l5d-ctx-deadline`: until when the caller waits.
+pub(crate) const CTX_DEADLINE: HeaderName = HeaderName::from_static("l5d-ctx-deadline");
+/// `l5d-dtab`: a user's dtab for this request.
+pub(crate) const DTAB: HeaderName = HeaderName::from_static("l5d-dtab");
+/// `l5d-sample`: a user's sampling rate for this request.
+pub(crate) const SAMPLE: HeaderName = HeaderName::from_static("l5d-sample");
+/// `l5d-reqid`: the root trace id, 16 hex digits.
+pub(crate) const REQID: HeaderName = HeaderName::from_static("l5d-reqid");
+/// `l5d-dst-service`: the logical name.
+pub(crate) const DST_SERVICE: HeaderName = HeaderName::from_static("l5d-dst-service");
+/// `l5d-dst-client`: the bound name.
+pub(crate) const DST_CLIENT: HeaderName = HeaderName::from_static("l5d-dst-client");
+/// `l5d-dst-residual`: what of the logical name was not used for binding.
+pub(crate) const DST_RESIDUAL: HeaderName = HeaderName::from_static("l5d-dst-residual");
+/// `l5d-err`: the reason of a response that the proxy made itself.
+pub(crate) const ERR: HeaderName = HeaderName::from_static("l5d-err");
+/// `l5d-retryable`: the failure is known to be safe to retry.
+pub(crate) const RETRYABLE: HeaderName = HeaderName::from_static("l5d-retryable");
+/// `l5d-success-class`: the classifier's verdict for whoever is in front.
+pub(crate) const SUCCESS_CLASS: HeaderName = HeaderName::from_static("l5d-success-class");
+/// `l5d-add-context`: asks a TRACE for the context block.
+pub(crate) const ADD_CONTEXT: HeaderName = HeaderName::from_static("l5d-add-context");
+/// Finagle's marks on a response that refuses a request unprocessed.
+pub(crate) const NACK: HeaderName = HeaderName::from_static("finagle-http-nack");
+/// The same for a request that must not be sent again.
+pub(crate) const NONRETRYABLE_NACK: HeaderName = HeaderName::from_static("finagle-http-nonretryable-nack");
+/// Finagle's mark on a request that may be sent again; never forwarded.
+pub(crate) const RETRYABLE_REQUEST: HeaderName = HeaderName::from_static("finagle-http-retryable-request");
+/// `x-forwarded-client-cert`.
+pub(crate) const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
+const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
+
+/// Removes what concerns one hop only: the fixed list and every header named in the first `Connection` line
+/// (`StripHopByHopHeadersFilter`). `Keep-Alive` goes only when it is named, `Proxy-Connection` never.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(connection) = headers.remove(CONNECTION) {
+        if let Ok(listed) = connection.to_str() {
+            for name in listed.split(',') {
+                headers.remove(name.trim());
+            }
+        }
+    }
+    for name in [PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// Appends this proxy to `Via`: `<old>, 1.1 linkerd`. Only the first existing line survives (`ViaHeaderFilter`).
+pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
+    let mine = if version == Version::HTTP_10 { "1.0 linkerd" } else { "1.1 linkerd" };
+    let value = match headers.get(VIA) {
+        None => HeaderValue::from_static(if version == Version::HTTP_10 { "1.0 linkerd" } else { "1.1 linkerd" }),
+        Some(old) => {
+            let mut joined = Vec::with_capacity(old.len() + 2 + mine.len());
+            joined.extend_from_slice(old.as_bytes());
+            joined.extend_from_slice(b", ");
+            joined.extend_from_slice(mine.as_bytes());
+            HeaderValue::from_bytes(&joined).unwrap_or_else(|_| HeaderValue::from_static("1.1 linkerd"))
+        }
+    };
+    headers.insert(VIA, value);
+}
+
+/// How many hops the first `Via` line names.
+pub(crate) fn via_depth(headers: &HeaderMap) -> usize {
+    headers.get(VIA).map_or(0, |v| if v.is_empty() { 0 } else { v.as_bytes().split(|b| *b == b',').count() })
+}
+
+/// What `application/x-www-form-urlencoded` leaves as it is.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_').remove(b' ');
+
+/// A message as the value of `l5d-err`: form encoding (a blank is `+`), ISO-8859-1 where it has the character and `?`
+/// where it does not, cut to `max_bytes`.
+pub(crate) fn err_value(message: &str, max_bytes: usize) -> HeaderValue {
+    let latin: Vec<u8> = message.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
+    let mut text = percent_encode(&latin, FORM).to_string().replace(' ', "+");
+    text.truncate(max_bytes);
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("error"))
+}
+
+/// Whether a header's value has `wanted` as one of its comma-separated tokens, in any case.
+pub(crate) fn has_token(value: &HeaderValue, wanted: &str) -> bool {
+    value.to_str().is_ok_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case(wanted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_the_fixed_list_and_what_connection_names() {
+        let mut h = HeaderMap::new();
+        h.insert(CONNECTION, HeaderValue::from_static("close, Foo"));
+        h.insert("foo", HeaderValue::from_static("a"));
+        h.insert(TE, HeaderValue::from_static("x"));
+        h.insert("proxy-authorization", HeaderValue::from_static("y"));
+        h.insert("keep-alive", HeaderValue::from_static("timeout=5"));
+        h.insert("proxy-connection", HeaderValue::from_static("keep-alive"));
+        strip_hop_by_hop(&mut h);
+        let mut left: Vec<_> = h.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["keep-alive", "proxy-connection"]);
+    }
+
+    #[test]
+    fn via_grows_at_its_end() {
+        let mut h = HeaderMap::new();
+        append_via(&mut h, Version::HTTP_11);
+        assert_eq!(h[VIA], "1.1 linkerd");
+        h.insert(VIA, HeaderValue::from_static("1.0 bob, 1.1 mary"));
+        assert_eq!(via_depth(&h), 2);
+        append_via(&mut h, Version::HTTP_10);
+        assert_eq!(h[VIA], "1.0 bob, 1.1 mary, 1.0 linkerd");
+    }
+
+    #[test]
+    fn errors_are_form_encoded() {
+        assert_eq!(
+            err_value("'/' expected but 'b' found at '[b]ogus'", 8192),
+            "%27%2F%27+expected+but+%27b%27+found+at+%27%5Bb%5Dogus%27"
+        );
+        assert_eq!(err_value("a\nb c-é", 8192), "a%0Ab+c-%E9");
+        assert_eq!(err_value("abcdef", 3), "abc");
+    }
+}

@@ -1,0 +1,68 @@
+//! `io.l5d.header.token`: the value of a header, by default `Host`, is one segment of the name, as it is: neither
+//! lower-cased nor split, a port stays.
+
+use http::{HeaderName, request::Parts};
+use l5d_config::{Cx, Fields, Kind, Node};
+use l5d_naming::Path;
+
+use super::{Identification, Identifier, IdentifierConfig};
+
+/// The section: `header`, default `Host`.
+#[derive(Clone, Debug)]
+struct HeaderToken {
+    shown: String,
+    header: HeaderName,
+}
+
+pub(crate) const KIND: Kind<dyn IdentifierConfig> = Kind {
+    id: "io.l5d.header.token",
+    experimental: false,
+    summary: "names a request by the value of a header, by default Host",
+    example: "kind: io.l5d.header.token\nheader: Host",
+    parse,
+};
+
+/// The identifier of a router without an `identifier` section.
+pub(crate) fn default() -> Box<dyn IdentifierConfig> {
+    Box::new(HeaderToken { shown: "Host".to_owned(), header: http::header::HOST })
+}
+
+fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn IdentifierConfig>> {
+    let mut f = Fields::of(node, cx)?;
+    f.skip_kind();
+    let header = read_header(&mut f, "Host", cx);
+    f.finish(cx);
+    let (shown, header) = header?;
+    Some(Box::new(HeaderToken { shown, header }))
+}
+
+/// The key `header` of this kind and of `io.l5d.header`: how it is written, and the name.
+pub(super) fn read_header(f: &mut Fields<'_>, default: &str, cx: &mut Cx) -> Option<(String, HeaderName)> {
+    let before = cx.error_count();
+    let name = f.parsed("header", cx, |text| {
+        HeaderName::from_bytes(text.as_bytes())
+            .map(|name| (text.to_owned(), name))
+            .map_err(|_| format!("{text:?} is not a header name"))
+    });
+    if cx.error_count() > before {
+        return None;
+    }
+    Some(name.unwrap_or_else(|| {
+        (default.to_owned(), HeaderName::from_bytes(default.as_bytes()).expect("the default is a header name"))
+    }))
+}
+
+impl IdentifierConfig for HeaderToken {
+    fn build(&self) -> Box<dyn Identifier> {
+        Box::new(self.clone())
+    }
+}
+
+impl Identifier for HeaderToken {
+    fn identify(&self, head: &mut Parts) -> Identification {
+        match head.headers.get(&self.header) {
+            Some(value) if !value.is_empty() => Identification::Identified(Path::from_segments([value.as_bytes()])),
+            _ => Identification::Unidentified(format!("{} header is absent", self.shown)),
+        }
+    }
+}
