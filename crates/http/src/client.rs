@@ -1,0 +1,628 @@
+//! One endpoint: its connections, the sessions on them, and the pool of those that wait for work.
+//!
+//! Each worker keeps its own idle connections, newest first, so that a request finds one without waking another core;
+//! an endpoint with `hostConnectionPool.maxSize` keeps one list for all workers, since the limit is the process's. A
+//! [`Session`] is a connection lent to one exchange: it comes back by [`Session::release`] and is closed when dropped.
+//! Each connection is driven by a task of its own on the worker that opened it; that task also ends it when its idle or
+//! life time is over.
+//!
+//! An endpoint's metrics and its accrual state come to life with the first request that picks it, as Finagle's lazy
+//! endpoint stacks do (`EndpointFactory.scala`).
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+    time::Duration,
+};
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use l5d_naming::Address;
+use l5d_net::{SocketOptions, Stream};
+use l5d_router::{
+    accrual::{Accrual, AccrualStats, Transition},
+    balance::{Lease, Node, Status},
+    error::{Error, Kind},
+    stats::{Breakdown, millis},
+    worker,
+};
+use l5d_telemetry::{Counter, GaugeGuard, Level, Scope, Stat};
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{body::Body, io::CountedIo, settings::ClientSettings, stats::ConnectionStats};
+
+/// How long a TCP connect may take; fixed in Linkerd.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a TLS handshake with an endpoint may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What all endpoints of a client share.
+pub(crate) struct EndpointContext {
+    pub(crate) label: Arc<str>,
+    pub(crate) scope: Scope,
+    pub(crate) settings: Arc<ClientSettings>,
+    pub(crate) max_head_bytes: usize,
+    pub(crate) workers: usize,
+    built: OnceLock<EndpointMetrics>,
+}
+
+impl EndpointContext {
+    pub(crate) fn new(
+        label: Arc<str>,
+        scope: Scope,
+        settings: Arc<ClientSettings>,
+        max_head_bytes: usize,
+        workers: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self { label, scope, settings, max_head_bytes, workers, built: OnceLock::new() })
+    }
+
+    /// The metrics of the endpoints; they exist from the first pick on.
+    pub(crate) fn metrics(&self) -> &EndpointMetrics {
+        self.built.get_or_init(|| EndpointMetrics::new(&self.scope, &self.settings))
+    }
+}
+
+/// The metrics that all endpoints of a client share.
+pub(crate) struct EndpointMetrics {
+    pub(crate) connections: Arc<ConnectionStats>,
+    connect_latency_ms: Stat,
+    failed_connect_latency_ms: Stat,
+    cancelled_connects: Counter,
+    pool_size: Level,
+    pool_cached: Level,
+    pool_waiters: Level,
+    pool_num_waited: Counter,
+    pool_num_too_many_waiters: Counter,
+    accrual: AccrualStats,
+    pub(crate) dtab_size: Stat,
+    pub(crate) dispatcher_failures: Breakdown,
+    serial_queue: OnceLock<Level>,
+    scope: Scope,
+    idle: Option<Counter>,
+    lifetime: Option<Counter>,
+    fail_fast: Option<FailFastMetrics>,
+}
+
+struct FailFastMetrics {
+    marked_available: Counter,
+    marked_dead: Counter,
+    is_marked_dead: Level,
+    unhealthy_for_ms: Level,
+    unhealthy_num_tries: Level,
+}
+
+impl EndpointMetrics {
+    fn new(scope: &Scope, settings: &ClientSettings) -> Self {
+        let session = &settings.session;
+        let has_session = session.idle_time.is_some() || session.life_time.is_some();
+        Self {
+            connections: ConnectionStats::new(scope),
+            connect_latency_ms: scope.stat("connect_latency_ms"),
+            failed_connect_latency_ms: scope.stat("failed_connect_latency_ms"),
+            cancelled_connects: scope.counter("cancelled_connects"),
+            pool_size: scope.level("pool_size"),
+            pool_cached: scope.level("pool_cached"),
+            pool_waiters: scope.level("pool_waiters"),
+            pool_num_waited: scope.counter("pool_num_waited"),
+            pool_num_too_many_waiters: scope.counter("pool_num_too_many_waiters"),
+            accrual: AccrualStats::new(&scope.scope("failure_accrual")),
+            dtab_size: scope.scope("dtab").stat("size"),
+            dispatcher_failures: Breakdown::new(&scope.scope("dispatcher").scope("stream")),
+            serial_queue: OnceLock::new(),
+            idle: has_session.then(|| scope.counter("idle")),
+            lifetime: has_session.then(|| scope.counter("lifetime")),
+            fail_fast: settings.fail_fast.then(|| {
+                let f = scope.scope("failfast");
+                FailFastMetrics {
+                    marked_available: f.counter("marked_available"),
+                    marked_dead: f.counter("marked_dead"),
+                    is_marked_dead: f.level("is_marked_dead"),
+                    unhealthy_for_ms: f.level("unhealthy_for_ms"),
+                    unhealthy_num_tries: f.level("unhealthy_num_tries"),
+                }
+            }),
+            scope: scope.clone(),
+        }
+    }
+}
+
+/// One address of a client.
+pub(crate) struct Endpoint {
+    address: Address,
+    shown: Arc<str>,
+    context: Arc<EndpointContext>,
+    built: OnceLock<Built>,
+}
+
+/// What an endpoint has once it has been picked.
+struct Built {
+    accrual: Accrual,
+    idle: Vec<Mutex<Vec<Parked>>>,
+    limit: Option<Arc<Semaphore>>,
+    waiting: AtomicUsize,
+    fast_failed: AtomicBool,
+    _available: GaugeGuard,
+}
+
+struct Parked {
+    sender: http1::SendRequest<Body>,
+    link: Arc<Link>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(address: Address, context: &Arc<EndpointContext>) -> Arc<Self> {
+        let shown = match &address.host {
+            Some(host) => format!("{host}/{}", address.addr),
+            None => address.addr.to_string(),
+        };
+        Arc::new(Self { address, shown: shown.into(), context: Arc::clone(context), built: OnceLock::new() })
+    }
+
+    /// As messages show it: `127.0.0.1:80`, or `host/127.0.0.1:80` when it was resolved from a name.
+    pub(crate) fn shown(&self) -> &Arc<str> {
+        &self.shown
+    }
+
+    pub(crate) fn socket_addr(&self) -> SocketAddr {
+        self.address.addr
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn built(self: &Arc<Self>) -> &Built {
+        self.built.get_or_init(|| {
+            let settings = &self.context.settings;
+            let metrics = self.context.metrics();
+            let weak = Arc::downgrade(self);
+            let lists = if settings.pool.max_size.is_some() { 1 } else { self.context.workers };
+            Built {
+                accrual: Accrual::new(&settings.accrual, metrics.accrual.clone(), Instant::now()),
+                idle: (0..lists).map(|_| Mutex::default()).collect(),
+                limit: settings.pool.max_size.map(|n| Arc::new(Semaphore::new(n as usize))),
+                waiting: AtomicUsize::new(0),
+                fast_failed: AtomicBool::new(false),
+                _available: self.context.scope.gauge("available", move || {
+                    let open = weak.upgrade().is_some_and(|e| e.status(Instant::now()) == Status::Open);
+                    f64::from(u8::from(open))
+                }),
+            }
+        })
+    }
+
+    /// What happened to an attempt: the accrual policy hears of it.
+    pub(crate) fn record(self: &Arc<Self>, ok: bool, now: Instant) {
+        self.note(self.built().accrual.record(ok, now));
+    }
+
+    /// The requester went away before the attempt told anything: a probe stays one.
+    pub(crate) fn record_nothing(self: &Arc<Self>) {
+        self.built().accrual.record_ignorable();
+    }
+
+    /// No session could be had: the accrual policy hears of it.
+    pub(crate) fn record_acquisition_failure(self: &Arc<Self>, now: Instant) {
+        self.note(self.built().accrual.record_acquisition_failure(now));
+    }
+
+    fn note(&self, transition: Option<Transition>) {
+        if let Some(Transition::Died { dead_for, .. }) = transition {
+            tracing::info!(
+                client = %self.context.label, endpoint = %self.shown, dead_for_ms = millis(dead_for),
+                "FailureAccrualFactory marking connection to \"{}\" as dead. Remote Address: {}",
+                self.context.label, self.shown
+            );
+        }
+    }
+
+    /// A session: an idle connection, or a new one.
+    ///
+    /// # Errors
+    /// When no connection can be made, or as many requests wait as may.
+    pub(crate) async fn session(self: &Arc<Self>, lease: Lease<Self>) -> Result<Session, Error> {
+        let built = self.built();
+        let metrics = self.context.metrics();
+        if built.fast_failed.load(Acquire) {
+            return Err(self.fast_fail());
+        }
+        let permit = match &built.limit {
+            None => None,
+            Some(limit) => Some(self.wait_for_turn(limit, built, metrics).await?),
+        };
+        let mut session = Session {
+            connection: None,
+            endpoint: Arc::clone(self),
+            _lease: lease,
+            _permit: permit,
+            _in_use: InUse::new(&metrics.pool_size),
+        };
+        session.connection = Some(match self.take_idle(built, metrics).await {
+            Some(parked) => Connection { parked, reused: true },
+            None => match self.connect().await {
+                Ok(parked) => Connection { parked, reused: false },
+                Err(e) => {
+                    self.connect_failed(built);
+                    return Err(e);
+                }
+            },
+        });
+        built.accrual.on_dispatch(Instant::now());
+        Ok(session)
+    }
+
+    async fn wait_for_turn(
+        &self,
+        limit: &Arc<Semaphore>,
+        built: &Built,
+        metrics: &EndpointMetrics,
+    ) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
+        if let Ok(permit) = Arc::clone(limit).try_acquire_owned() {
+            return Ok(permit);
+        }
+        struct Waiting<'a>(&'a AtomicUsize, &'a Level);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+                self.1.decr();
+            }
+        }
+        let waiters = built.waiting.fetch_add(1, Relaxed);
+        metrics.pool_waiters.incr();
+        let waiting = Waiting(&built.waiting, &metrics.pool_waiters);
+        if self.context.settings.pool.max_waiters.is_some_and(|max| waiters >= max as usize) {
+            metrics.pool_num_too_many_waiters.incr();
+            return Err(Error::new(
+                Kind::TooManyWaiters,
+                format!(
+                    "too many requests wait for a connection to {}: hostConnectionPool.maxWaiters is {waiters}",
+                    self.shown
+                ),
+            ));
+        }
+        metrics.pool_num_waited.incr();
+        let permit = Arc::clone(limit).acquire_owned().await.expect("the semaphore is never closed");
+        drop(waiting);
+        Ok(permit)
+    }
+
+    fn list<'a>(&self, built: &'a Built) -> &'a Mutex<Vec<Parked>> {
+        &built.idle[worker::index() % built.idle.len()]
+    }
+
+    async fn take_idle(&self, built: &Built, metrics: &EndpointMetrics) -> Option<Parked> {
+        loop {
+            let mut parked = self.list(built).lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if !parked.link.take() {
+                continue; // its task has closed it, and counted it out
+            }
+            metrics.pool_cached.decr();
+            if parked.sender.is_closed() {
+                continue;
+            }
+            // The exchange before has ended, but hyper's task may still have to notice: it needs one poll.
+            for _ in 0..3 {
+                if parked.sender.is_ready() {
+                    return Some(parked);
+                }
+                tokio::task::yield_now().await;
+            }
+            if parked.sender.ready().await.is_ok() {
+                return Some(parked);
+            }
+        }
+    }
+
+    /// Opens a connection and the task that drives it.
+    async fn connect(self: &Arc<Self>) -> Result<Parked, Error> {
+        let metrics = self.context.metrics();
+        let settings = &self.context.settings;
+        struct Connecting<'a>(Option<&'a Counter>);
+        impl Drop for Connecting<'_> {
+            fn drop(&mut self) {
+                if let Some(cancelled) = self.0 {
+                    cancelled.incr();
+                }
+            }
+        }
+        let began = Instant::now();
+        let mut connecting = Connecting(Some(&metrics.cancelled_connects));
+        let connected = self.establish(&settings.socket_options).await;
+        connecting.0 = None;
+        let stream = match connected {
+            Ok(stream) => stream,
+            Err(e) => {
+                metrics.failed_connect_latency_ms.add(millis(began.elapsed()));
+                metrics.connections.failed_connect();
+                return Err(Error::new(Kind::ConnectFailed, e.to_string()));
+            }
+        };
+        metrics.connect_latency_ms.add(millis(began.elapsed()));
+        metrics.serial_queue.get_or_init(|| metrics.scope.scope("dispatcher").scope("serial").level("queue_size"));
+        let io = CountedIo::new(stream, &metrics.connections, &settings.socket_options);
+        let counts = io.open_connection();
+        let (sender, connection) = http1::Builder::new()
+            .preserve_header_case(true)
+            .max_buf_size(self.context.max_head_bytes.max(8192) + 64 * 1024)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|e| Error::new(Kind::ConnectFailed, e.to_string()))?;
+        let link = Arc::new(Link { state: AtomicU8::new(BUSY), counts });
+        tokio::spawn(drive(connection, Arc::clone(&link), Arc::downgrade(self)));
+        Ok(Parked { sender, link })
+    }
+
+    async fn establish(&self, options: &SocketOptions) -> std::io::Result<Stream> {
+        let tcp = l5d_net::connect(self.address.addr, options, CONNECT_TIMEOUT).await?;
+        let tls = match &self.context.settings.tls {
+            None => return Ok(Stream::Tcp(tcp)),
+            Some(Ok(tls)) => tls,
+            Some(Err(why)) => return Err(std::io::Error::other(why.clone())),
+        };
+        let connections = &self.context.metrics().connections;
+        let began = Instant::now();
+        let result = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.connect(tcp)).await {
+            Ok(result) => result,
+            Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "TLS handshake timed out")),
+        };
+        connections.handshake(result.is_ok(), began.elapsed());
+        if result.is_err() {
+            connections.exception(&["io.netty.handler.codec.DecoderException"]);
+        }
+        result
+    }
+
+    fn connect_failed(self: &Arc<Self>, built: &Built) {
+        let Some(metrics) = &self.context.metrics().fail_fast else { return };
+        if built.fast_failed.swap(true, AcqRel) {
+            return;
+        }
+        metrics.marked_dead.incr();
+        metrics.is_marked_dead.incr();
+        tokio::spawn(revive(Arc::downgrade(self)));
+    }
+
+    fn fast_fail(&self) -> Error {
+        Error::new(
+            Kind::FailedFast,
+            format!(
+                "endpoint {} of client {} failed a moment ago and is not tried (failFast)",
+                self.shown, self.context.label
+            ),
+        )
+        .retry_safely()
+    }
+
+    /// How long the connection may stay idle; none while the pool is at its minimum.
+    fn idle_limit(&self) -> Option<Duration> {
+        let settings = &self.context.settings;
+        match (settings.session.idle_time, settings.pool.idle_time) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn park(self: &Arc<Self>, parked: Parked) {
+        let built = self.built();
+        let metrics = self.context.metrics();
+        metrics.pool_cached.incr();
+        parked.link.state.store(IDLE, Release);
+        self.list(built).lock().unwrap_or_else(PoisonError::into_inner).push(parked);
+    }
+
+    /// Forgets an idle connection that its task has closed.
+    fn unpark(&self, link: &Arc<Link>) {
+        let Some(built) = self.built.get() else { return };
+        for list in &built.idle {
+            list.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| !Arc::ptr_eq(&p.link, link));
+        }
+    }
+
+    fn idle_count(&self) -> usize {
+        self.built.get().map_or(0, |b| {
+            b.idle.iter().map(|l| l.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        })
+    }
+}
+
+impl Node for Endpoint {
+    fn status(&self, now: Instant) -> Status {
+        let Some(built) = self.built.get() else { return Status::Open };
+        if built.fast_failed.load(Relaxed) {
+            return Status::Busy;
+        }
+        built.accrual.status(now)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Endpoint").field(&self.shown).finish()
+    }
+}
+
+/// The state of a connection, shared by its session and its task.
+struct Link {
+    state: AtomicU8,
+    counts: Arc<crate::stats::OpenConnection>,
+}
+
+const BUSY: u8 = 0;
+const IDLE: u8 = 1;
+const CLOSED: u8 = 2;
+
+impl Link {
+    /// Takes it out of the idle state; false when its task was quicker.
+    fn take(&self) -> bool {
+        self.state.compare_exchange(IDLE, BUSY, AcqRel, Acquire).is_ok()
+    }
+
+    /// Closes it if it is idle.
+    fn close_idle(&self) -> bool {
+        self.state.compare_exchange(IDLE, CLOSED, AcqRel, Acquire).is_ok()
+    }
+}
+
+/// Drives a connection until it ends or its time is over.
+async fn drive(
+    connection: http1::Connection<TokioIo<CountedIo>, Body>,
+    link: Arc<Link>,
+    endpoint: Weak<Endpoint>,
+) {
+    let born = Instant::now();
+    let (idle, life, min_size, idle_counter, life_counter) = match endpoint.upgrade() {
+        None => return,
+        Some(e) => {
+            let m = e.context.metrics();
+            let s = &e.context.settings;
+            (e.idle_limit(), s.session.life_time, s.pool.min_size, m.idle.clone(), m.lifetime.clone())
+        }
+    };
+    tokio::pin!(connection);
+    if idle.is_none() && life.is_none() {
+        let _ = (&mut connection).await; // an error ends the exchange, which reports it
+    } else {
+        let mut idle_since: Option<Instant> = None;
+        loop {
+            // Idle time is looked at in steps: a connection closes at most a tenth of its limit too late.
+            let step = idle.into_iter().chain(life).min().unwrap_or(Duration::from_secs(1)) / 10;
+            let step = step.clamp(Duration::from_millis(5), Duration::from_secs(1));
+            tokio::select! {
+                _ = &mut connection => break,
+                () = tokio::time::sleep(step) => {}
+            }
+            let now = Instant::now();
+            if link.state.load(Acquire) != IDLE {
+                idle_since = None;
+                continue;
+            }
+            let since = *idle_since.get_or_insert(now);
+            let Some(e) = endpoint.upgrade() else { break };
+            let too_idle = idle.is_some_and(|limit| now - since >= limit) && e.idle_count() > min_size as usize;
+            let too_old = life.is_some_and(|limit| now - born >= limit);
+            if (too_idle || too_old) && link.close_idle() {
+                if let Some(counter) = if too_idle { &idle_counter } else { &life_counter } {
+                    counter.incr();
+                }
+                e.context.metrics().pool_cached.decr();
+                e.unpark(&link);
+                return;
+            }
+        }
+    }
+    if link.close_idle() {
+        if let Some(e) = endpoint.upgrade() {
+            e.context.metrics().pool_cached.decr();
+            e.unpark(&link);
+        }
+    }
+}
+
+/// Probes an endpoint that refused a connection until it takes one (`FailFastFactory`).
+async fn revive(endpoint: Weak<Endpoint>) {
+    let began = Instant::now();
+    let mut wait = Duration::from_secs(1);
+    let (mut tries, mut unhealthy_ms) = (0, 0);
+    loop {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(32));
+        let Some(e) = endpoint.upgrade() else { return };
+        let Some(m) = &e.context.metrics().fail_fast else { return };
+        let for_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        m.unhealthy_for_ms.add(for_ms - unhealthy_ms);
+        unhealthy_ms = for_ms;
+        m.unhealthy_num_tries.incr();
+        tries += 1;
+        if let Ok(parked) = e.connect().await {
+            e.park(parked);
+            e.built().fast_failed.store(false, Release);
+            m.marked_available.incr();
+            m.is_marked_dead.decr();
+            m.unhealthy_for_ms.add(-unhealthy_ms);
+            m.unhealthy_num_tries.add(-tries);
+            return;
+        }
+    }
+}
+
+struct Connection {
+    parked: Parked,
+    reused: bool,
+}
+
+struct InUse(Level);
+
+impl InUse {
+    fn new(level: &Level) -> Self {
+        level.incr();
+        Self(level.clone())
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.decr();
+    }
+}
+
+/// A connection lent to one exchange.
+pub(crate) struct Session {
+    connection: Option<Connection>,
+    endpoint: Arc<Endpoint>,
+    _lease: Lease<Endpoint>,
+    _permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    _in_use: InUse,
+}
+
+impl Session {
+    /// The endpoint it is connected to.
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Sends a request. A request that was not written comes back with the error.
+    pub(crate) async fn send(
+        &mut self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<hyper::body::Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
+        let connection = self.connection.as_mut().expect("a session has a connection until it is released");
+        let response = connection.parked.sender.try_send_request(request).await;
+        match response {
+            Ok(response) => {
+                connection.parked.link.counts.message();
+                Ok(response)
+            }
+            Err(mut e) => {
+                let request = e.take_message();
+                Err((e.into_error(), request))
+            }
+        }
+    }
+
+    /// Whether the connection had been used before.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.reused)
+    }
+
+    /// The exchange is over: the connection goes back to the pool.
+    pub(crate) fn release(mut self) {
+        let Some(Connection { parked, .. }) = self.connection.take() else { return };
+        if !parked.sender.is_closed() {
+            self.endpoint.park(parked);
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.endpoint.shown).finish()
+    }
+}

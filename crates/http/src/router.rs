@@ -1,0 +1,448 @@
+//! An `http` router: identifies requests, finds or builds the stack of each name, and hands requests to it. Its servers
+//! are built with it; whoever owns the threads serves them.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use http::{Response, request::Parts};
+use l5d_naming::{Bound as BoundName, Dtab, Interpreter, NameTree, Path};
+use l5d_net::ServerTls;
+use l5d_router::{
+    cache::{Cache, CacheLease, CacheStats},
+    worker,
+};
+use l5d_telemetry::{GaugeGuard, MetricsTree, Scope};
+use tokio::time::Instant;
+
+use crate::{
+    binding::Binding,
+    body::Body,
+    config::{Compression as CompressionConfig, HttpRouterConfig, LabelerConfig, RollPolicy, ServerConfig},
+    classifiers::Classifier,
+    ctx::Ctx,
+    filters::{
+        access_log::{AccessLog, AccessLogSettings, Roll},
+        compression::Compression,
+        forwarded::{Forwarded, Label},
+    },
+    identifiers::{FirstOf, Identification, Identifier},
+    propagators::{self, Propagator},
+    respond::ErrorLimits,
+    scopes::{Scoped, Scopes},
+    server::{ConnectionRules, HttpServer},
+    settings::{ClientRules, ServiceRules},
+    stack::{
+        bound::{Bound, Choice, Leaf},
+        client::{Client, ClientParams, MessageLimits},
+        path::{PathStack, Service},
+        server::{ServerRules, ServerStack},
+    },
+};
+
+/// Longer request targets than any limit are refused by the codec itself.
+const MAX_ERR_HEADER: usize = 64 * 1024;
+
+/// What the process gives a router.
+#[derive(Clone)]
+pub struct RouterContext {
+    /// Where to count.
+    pub tree: MetricsTree,
+    /// How many worker threads there are.
+    pub workers: usize,
+    /// Where namers and caches do their work.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// The plug-ins that a router's sections ask for.
+pub struct RouterPlugins {
+    /// `interpreter`.
+    pub interpreter: Arc<dyn Interpreter>,
+    /// `identifier`, in the order of trying; empty for the default.
+    pub identifiers: Vec<Box<dyn Identifier>>,
+    /// The `responseClassifier` of each entry of `service`; `None` where an entry names none.
+    pub classifiers: Vec<Option<Arc<dyn Classifier>>>,
+    /// `tracePropagator`; `None` for the default.
+    pub propagator: Option<Arc<dyn Propagator>>,
+}
+
+/// Why a router could not be built: what it needs and could not be had.
+#[derive(Debug)]
+pub struct RouterError(pub String);
+
+impl std::fmt::Display for RouterError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RouterError {}
+
+/// A router.
+pub struct HttpRouter {
+    label: Arc<str>,
+    dst_prefix: Path,
+    identifier: FirstOf,
+    propagator: Arc<dyn Propagator>,
+    base_dtab: Arc<Dtab>,
+    binding_timeout: Duration,
+    error_limits: ErrorLimits,
+    access_log: Option<Arc<AccessLog>>,
+    services: Arc<Scopes<Service>>,
+    service_rules: ServiceRules,
+    paths: Cache<PathKey, PathStack>,
+    lower: Arc<Lower>,
+    interpreter: Arc<dyn Interpreter>,
+    runtime: tokio::runtime::Handle,
+    idle_ttl: Duration,
+    _originator: Option<GaugeGuard>,
+}
+
+/// A logical name with a request's dtab as it is shown, empty for nearly all.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct PathKey {
+    path: Path,
+    local_dtab: String,
+}
+
+/// The three lower caches, and what it takes to fill them.
+struct Lower {
+    trees: Cache<(Path, String), Choice>,
+    bounds: Cache<(Path, Path), Bound>,
+    clients: Cache<Path, Arc<Scoped<Arc<Client>>>>,
+    client_scopes: Arc<Scopes<Arc<Client>>>,
+    client_rules: ClientRules,
+    limits: MessageLimits,
+    access_log: Option<Arc<AccessLog>>,
+    propagator: Arc<dyn Propagator>,
+    runtime: tokio::runtime::Handle,
+    workers: usize,
+}
+
+impl HttpRouter {
+    /// Builds a router and its servers. Opens its access log; listens on nothing yet.
+    ///
+    /// # Errors
+    /// When its access log or the certificates of a server cannot be had.
+    pub fn build(
+        config: &HttpRouterConfig,
+        plugins: RouterPlugins,
+        context: &RouterContext,
+    ) -> Result<(Arc<Self>, Vec<Arc<HttpServer>>), RouterError> {
+        let RouterPlugins { interpreter, identifiers, classifiers, propagator } = plugins;
+        let propagator = propagator.unwrap_or_else(propagators::default);
+        let identifiers =
+            if identifiers.is_empty() { vec![crate::identifiers::default().build()] } else { identifiers };
+        let scope = context.tree.scope("rt").scope(&config.label);
+        let access_log = match &config.access_log {
+            None => None,
+            Some(log) => {
+                let settings = AccessLogSettings {
+                    path: log.path.clone(),
+                    roll: match log.roll_policy {
+                        RollPolicy::Never => Roll::Never,
+                        RollPolicy::Hourly => Roll::Hourly,
+                        RollPolicy::Daily => Roll::Daily,
+                        RollPolicy::Weekly(day) => Roll::Weekly(day),
+                        RollPolicy::Sighup => Roll::OnSignal,
+                        RollPolicy::Size(bytes) => Roll::Size(bytes),
+                    },
+                    append: log.append,
+                    rotate_count: log.rotate_count.map(|n| n as usize),
+                };
+                Some(AccessLog::open(settings, &scope).map_err(|e| {
+                    RouterError(format!("httpAccessLog: cannot open {}: {e}", log.path.display()))
+                })?)
+            }
+        };
+        let limits = MessageLimits {
+            header_bytes: config.max_headers,
+            streaming: config.streaming_enabled,
+            buffer_bytes: config.stream_after_content_length,
+        };
+        let caches = &config.binding_cache;
+        let bindcache = scope.scope("bindcache");
+        let stats = |name: &str| CacheStats::new(&bindcache.scope(name));
+        let (ttl, workers) = (caches.idle_ttl, context.workers);
+        // The control thread asks the lower caches; it counts as one more worker.
+        let paths = Cache::new(caches.paths.get(), ttl, workers, stats("path"));
+        let lower = Arc::new(Lower {
+            trees: Cache::new(caches.trees.get(), ttl, 1, stats("tree")),
+            bounds: Cache::new(caches.bounds.get(), ttl, 1, stats("bound")),
+            clients: Cache::new(caches.clients.get(), ttl, 1, stats("client")),
+            client_scopes: Scopes::new(scope.scope("client")),
+            client_rules: ClientRules::new(&config.client),
+            limits,
+            access_log: access_log.clone(),
+            propagator: Arc::clone(&propagator),
+            runtime: context.runtime.clone(),
+            workers,
+        });
+        let router = Arc::new(Self {
+            label: config.label.as_str().into(),
+            dst_prefix: config.dst_prefix.clone(),
+            identifier: FirstOf::new(identifiers),
+            propagator,
+            base_dtab: Arc::new(config.dtab.clone()),
+            binding_timeout: config.binding_timeout,
+            error_limits: ErrorLimits {
+                header_bytes: config.max_headers.min(MAX_ERR_HEADER),
+                body_chars: config.max_err_response,
+            },
+            access_log,
+            services: Scopes::new(scope.scope("service")),
+            service_rules: ServiceRules::new(&config.service, classifiers),
+            paths,
+            lower,
+            interpreter,
+            runtime: context.runtime.clone(),
+            idle_ttl: ttl,
+            _originator: config.originator.then(|| scope.gauge("originator", || 1.0)),
+        });
+        let servers = config
+            .servers
+            .iter()
+            .map(|server| router.server(server, config, &scope.scope("server"), context.workers))
+            .collect::<Result<_, _>>()?;
+        router.runtime.spawn(sweep(Arc::downgrade(&router)));
+        Ok((router, servers))
+    }
+
+    fn server(
+        self: &Arc<Self>,
+        config: &ServerConfig,
+        router: &HttpRouterConfig,
+        scope: &Scope,
+        workers: usize,
+    ) -> Result<Arc<HttpServer>, RouterError> {
+        let label: Arc<str> = format!("{}/{}", config.addr.ip(), config.addr.port()).into();
+        let scope = scope.scope(&label);
+        let tls = match &config.tls {
+            None => None,
+            Some(tls) => Some(Arc::new(
+                ServerTls::new(tls.clone())
+                    .map_err(|e| RouterError(format!("router {}: server {label}: tls: {e}", self.label)))?,
+            )),
+        };
+        let rules = ServerRules {
+            max_concurrent_requests: config.max_concurrent_requests.map(|n| n as usize),
+            timeout: config.timeout,
+            clear_context: config.clear_context,
+            forwarded: config.add_forwarded_header.as_ref().map(|f| Forwarded { by: label_of(&f.by), r#for: label_of(&f.for_) }),
+            timestamp_header: config.timestamp_header.as_ref().and_then(|n| n.parse().ok()),
+            max_call_depth: config.max_call_depth as usize,
+            max_initial_line_bytes: router.max_initial_line,
+            max_header_bytes: router.max_headers,
+            compression: Compression::new(match router.compression {
+                CompressionConfig::Automatic => -1,
+                CompressionConfig::Off => 0,
+                CompressionConfig::Level(n) => i32::try_from(n).unwrap_or(9),
+            }),
+            error_limits: self.error_limits,
+        };
+        let connections = ConnectionRules {
+            socket_options: config.socket_options.clone(),
+            idle_time: config.session.idle_time,
+            life_time: config.session.life_time,
+            max_head_bytes: router.max_headers + router.max_initial_line,
+        };
+        let stack = ServerStack::new(label, scope, Arc::clone(self), rules, workers);
+        Ok(HttpServer::new(config.addr, tls, connections, stack))
+    }
+
+    /// Its label.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its table, without what an interpreter or a request adds.
+    pub fn base_dtab(&self) -> &Dtab {
+        &self.base_dtab
+    }
+
+    /// Its interpreter, for `/delegator.json`.
+    pub fn interpreter(&self) -> &Arc<dyn Interpreter> {
+        &self.interpreter
+    }
+
+    /// Its access log, if it has one.
+    pub fn access_log(&self) -> Option<&Arc<AccessLog>> {
+        self.access_log.as_ref()
+    }
+
+    /// The clients there are at the moment: id, state and addresses, for `/client_state.json`.
+    pub fn client_states(&self) -> Vec<(String, String, Vec<Arc<str>>)> {
+        let mut states: Vec<_> = self
+            .lower
+            .client_scopes
+            .all()
+            .iter()
+            .map(|client| {
+                let (state, addresses) = client.show_state();
+                (client.id().show(), state, addresses)
+            })
+            .collect();
+        states.sort();
+        states
+    }
+
+    /// What a request is called, for the identifier port: the name with its prefix, or why it has none.
+    ///
+    /// # Errors
+    /// With the reason of the last identifier.
+    pub fn identify(&self, head: &mut Parts) -> Result<Path, String> {
+        match self.identifier.identify(head) {
+            Identification::Identified(path) => Ok(self.dst_prefix.concat(&path)),
+            Identification::Unidentified(reason) => Err(reason),
+        }
+    }
+
+    /// Closes every stack: pools, watches and their metrics. To be called when the servers have drained.
+    pub fn close(&self) {
+        self.paths.clear();
+        self.lower.trees.clear();
+        self.lower.bounds.clear();
+        self.lower.clients.clear();
+    }
+
+    pub(crate) fn propagator(&self) -> &dyn Propagator {
+        &*self.propagator
+    }
+
+    pub(crate) fn message_limits(&self) -> MessageLimits {
+        self.lower.limits
+    }
+
+    /// Sends a request to the name.
+    pub(crate) async fn call(&self, name: Path, ctx: Ctx, head: Parts, body: Body, peer: SocketAddr) -> Response<Body> {
+        let local_dtab = if ctx.local_dtab.is_empty() { String::new() } else { ctx.local_dtab.to_string() };
+        let key = PathKey { path: name, local_dtab };
+        let build = |key: &PathKey| self.path_stack(&key.path, &ctx.local_dtab);
+        let stack = self.paths.acquire(worker::index(), &key, Instant::now(), build);
+        let mut response = stack.call(ctx, head, body, peer).await;
+        if response.body().is_stream() {
+            response.body_mut().keep(stack);
+        }
+        response
+    }
+
+    fn path_stack(&self, name: &Path, local_dtab: &Dtab) -> PathStack {
+        let service = self.services.get(name, |scope| Service::new(scope, self.service_rules.settings(name)));
+        let activity = self.interpreter.bind(&self.base_dtab.concat(local_dtab), name);
+        let (lower, path) = (Arc::clone(&self.lower), name.clone());
+        let binding = Binding::follow(activity, move |tree| lower.tree(&path, tree), &self.runtime);
+        PathStack::new(
+            name.clone(),
+            local_dtab.clone(),
+            Arc::clone(&self.base_dtab),
+            service,
+            binding,
+            self.error_limits,
+            self.binding_timeout,
+        )
+    }
+}
+
+impl std::fmt::Debug for HttpRouter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HttpRouter").field(&self.label).finish()
+    }
+}
+
+impl Lower {
+    /// The clients behind a bound tree.
+    fn tree(self: &Arc<Self>, path: &Path, tree: &NameTree<BoundName>) -> CacheLease<Choice> {
+        let now = Instant::now();
+        let mut shown = String::new();
+        show(tree, &mut shown);
+        self.trees.acquire(0, &(path.clone(), shown), now, |_| self.choice(tree, now))
+    }
+
+    fn choice(self: &Arc<Self>, tree: &NameTree<BoundName>, now: Instant) -> Choice {
+        match tree {
+            NameTree::Leaf(name) => Choice::One(Leaf::new(self.bound(name, now))),
+            NameTree::Alt(trees) => trees.first().map_or(Choice::None, |t| self.choice(t, now)),
+            NameTree::Union(trees) => {
+                let ways: Vec<_> = trees.iter().map(|(weight, t)| (*weight, self.choice(t, now))).collect();
+                if ways.is_empty() { Choice::None } else { Choice::Union(ways.into()) }
+            }
+            NameTree::Neg | NameTree::Fail | NameTree::Empty => Choice::None,
+        }
+    }
+
+    fn bound(self: &Arc<Self>, name: &BoundName, now: Instant) -> CacheLease<Bound> {
+        let bound = self.bounds.acquire(0, &(name.id.clone(), name.residual.clone()), now, |_| {
+            let client = self.clients.acquire(0, &name.id, now, |_| self.client(name));
+            Bound::new(client, &name.residual)
+        });
+        bound.client.rebind(&name.addr);
+        bound
+    }
+
+    fn client(self: &Arc<Self>, name: &BoundName) -> Arc<Scoped<Arc<Client>>> {
+        self.client_scopes.get(&name.id, |scope| {
+            let params = ClientParams {
+                settings: Arc::new(self.client_rules.settings(&name.id)),
+                limits: self.limits,
+                access_log: self.access_log.clone(),
+                propagator: Arc::clone(&self.propagator),
+                workers: self.workers,
+            };
+            Client::new(name.id.clone(), scope.clone(), &name.addr, name.synthetic, params, &self.runtime)
+        })
+    }
+}
+
+/// A tree as the key of the tree cache.
+fn show(tree: &NameTree<BoundName>, into: &mut String) {
+    use std::fmt::Write;
+    match tree {
+        NameTree::Leaf(name) => {
+            let _ = write!(into, "{} {}", name.id, name.residual);
+        }
+        NameTree::Alt(trees) => {
+            for t in trees {
+                into.push('(');
+                show(t, into);
+                into.push_str(")|");
+            }
+        }
+        NameTree::Union(trees) => {
+            for (weight, t) in trees {
+                let _ = write!(into, "{weight}*(");
+                show(t, into);
+                into.push_str(")&");
+            }
+        }
+        NameTree::Neg => into.push('~'),
+        NameTree::Fail => into.push('!'),
+        NameTree::Empty => into.push('$'),
+    }
+}
+
+/// Once per idle time, lets go of what nobody uses.
+async fn sweep(router: Weak<HttpRouter>) {
+    loop {
+        let Some(ttl) = router.upgrade().map(|r| r.idle_ttl) else { return };
+        tokio::time::sleep(ttl).await;
+        let Some(r) = router.upgrade() else { return };
+        let now = Instant::now();
+        r.paths.sweep(now);
+        r.lower.trees.sweep(now);
+        r.lower.bounds.sweep(now);
+        r.lower.clients.sweep(now);
+    }
+}
+
+fn label_of(config: &LabelerConfig) -> Label {
+    match config {
+        LabelerConfig::Ip => Label::Ip,
+        LabelerConfig::IpPort => Label::IpPort,
+        LabelerConfig::RequestRandom => Label::RequestRandom,
+        LabelerConfig::ConnectionRandom => Label::ConnectionRandom,
+        LabelerConfig::Router => Label::Router,
+        LabelerConfig::Static(word) => Label::Static(word.as_str().into()),
+    }
+}

@@ -1,0 +1,260 @@
+//! A server: connections accepted by every worker from one socket, each served by hyper on the worker that took it.
+//!
+//! [`HttpServer::serve`] runs once per worker and ends when the drain does: it stops accepting, lets requests in flight
+//! finish (their responses say `Connection: close`) and drops what is left at the deadline.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use l5d_net::{Drain, ServerTls, SocketOptions, Stream};
+use l5d_telemetry::{Counter, Scope, Stat};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::Instant,
+};
+
+use crate::{
+    io::CountedIo,
+    stack::server::{Peer, ServerStack},
+};
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a server treats its connections.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionRules {
+    pub(crate) socket_options: SocketOptions,
+    pub(crate) idle_time: Option<Duration>,
+    pub(crate) life_time: Option<Duration>,
+    pub(crate) max_head_bytes: usize,
+}
+
+/// One configured server of a router.
+pub struct HttpServer {
+    addr: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
+    rules: ConnectionRules,
+    stack: Arc<ServerStack>,
+    connection_counters: std::sync::OnceLock<ConnectionCounters>,
+}
+
+/// What exists from the first connection on.
+struct ConnectionCounters {
+    _deadline: [Counter; 2],
+    _deadline_ms: [Stat; 2],
+    invalid_names: Counter,
+    invalid_values: Counter,
+    idle: Option<Counter>,
+    lifetime: Option<Counter>,
+}
+
+impl ConnectionCounters {
+    fn new(scope: &Scope, rules: &ConnectionRules) -> Self {
+        let deadline = scope.scope("admission_control").scope("deadline");
+        let session = rules.idle_time.is_some() || rules.life_time.is_some();
+        Self {
+            _deadline: ["exceeded", "rejected"].map(|n| deadline.counter(n)),
+            _deadline_ms: ["expired_ms", "remaining_ms"].map(|n| deadline.stat(n)),
+            invalid_names: scope.counter("rejected_invalid_header_names"),
+            invalid_values: scope.counter("rejected_invalid_header_values"),
+            idle: session.then(|| scope.counter("idle")),
+            lifetime: session.then(|| scope.counter("lifetime")),
+        }
+    }
+}
+
+impl HttpServer {
+    pub(crate) fn new(
+        addr: SocketAddr,
+        tls: Option<Arc<ServerTls>>,
+        rules: ConnectionRules,
+        stack: Arc<ServerStack>,
+    ) -> Arc<Self> {
+        Arc::new(Self { addr, tls, rules, stack, connection_counters: std::sync::OnceLock::new() })
+    }
+
+    /// The configured address.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its label in metrics: `<ip>/<port>` as configured.
+    pub fn label(&self) -> &str {
+        &self.stack.label
+    }
+
+    /// The options its socket is bound with.
+    pub fn socket_options(&self) -> &SocketOptions {
+        &self.rules.socket_options
+    }
+
+    /// Serves connections of `listener` on the calling runtime until `drain` has ended.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, drain: Drain) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = drain.started() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, peer)) => {
+                        let _ = self.rules.socket_options.apply(&tcp); // a peer that is gone again is no reason to stop
+                        connections.spawn(Arc::clone(&self).connection(tcp, peer, drain.clone()));
+                    }
+                    Err(error) => {
+                        // Out of file descriptors, or a peer that went away: neither ends a server.
+                        tracing::warn!(server = %self.stack.label, %error, "cannot accept a connection");
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                },
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            }
+        }
+        drop(listener);
+        tokio::select! {
+            () = async { while connections.join_next().await.is_some() {} } => {}
+            () = drain.overdue() => connections.abort_all(),
+        }
+    }
+
+    async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, drain: Drain) {
+        let counters =
+            self.connection_counters.get_or_init(|| ConnectionCounters::new(&self.stack.scope, &self.rules));
+        let local = tcp.local_addr().unwrap_or(self.addr);
+        let stats = &self.stack.connections;
+        let stream = match &self.tls {
+            None => Stream::Tcp(tcp),
+            Some(tls) => {
+                let began = Instant::now();
+                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await;
+                let ok = matches!(accepted, Ok(Ok(_)));
+                stats.handshake(ok, began.elapsed());
+                match accepted {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => {
+                        tracing::debug!(server = %self.stack.label, %peer, %error, "TLS handshake failed");
+                        return stats.failed_handshake();
+                    }
+                    Err(_) => return stats.failed_handshake(),
+                }
+            }
+        };
+        let certificate = stream.peer_certificate().map(|c| Arc::from(c.as_ref()));
+        let io = CountedIo::new(stream, stats, &self.rules.socket_options);
+        let counts = io.open_connection();
+        let peer = Peer { addr: peer, local, certificate, connection_label: crate::filters::forwarded::random_label() };
+        let activity = Arc::new(Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() });
+        let service = service_fn(|request| {
+            let (stack, peer) = (&self.stack, &peer);
+            let busy = Activity::begin(&activity);
+            counts.message();
+            async move {
+                let response = stack.call(peer, request).await;
+                drop(busy);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .preserve_header_case(true)
+            .auto_date_header(false)
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_buf_size(self.rules.max_head_bytes.max(8192) + 32 * 1024)
+            .serve_connection(TokioIo::new(io), service);
+        tokio::pin!(connection);
+        let mut draining = false;
+        let mut closing = false;
+        let limit = self.rules.idle_time.into_iter().chain(self.rules.life_time).min();
+        let result = loop {
+            tokio::select! {
+                result = &mut connection => break result,
+                () = drain.started(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = wait(limit), if !closing => {
+                    if let Some(counter) = self.over(&activity, counters) {
+                        counter.incr();
+                        closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        };
+        if let Err(e) = result {
+            if e.is_parse() {
+                let text = e.to_string();
+                if text.contains("header") {
+                    if text.contains("value") { &counters.invalid_values } else { &counters.invalid_names }.incr();
+                }
+                tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
+            }
+        }
+    }
+
+    /// Whether an idle connection's time is over, and what counts it.
+    fn over<'a>(&self, activity: &Activity, counters: &'a ConnectionCounters) -> Option<&'a Counter> {
+        if activity.in_flight.load(Relaxed) > 0 {
+            return None;
+        }
+        let age = activity.born.elapsed();
+        let idle = age.saturating_sub(Duration::from_millis(activity.ended_ms.load(Relaxed)));
+        if self.rules.idle_time.is_some_and(|limit| idle >= limit) {
+            counters.idle.as_ref()
+        } else if self.rules.life_time.is_some_and(|limit| age >= limit) {
+            counters.lifetime.as_ref()
+        } else {
+            None
+        }
+    }
+}
+
+impl std::fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HttpServer").field(&self.addr).finish()
+    }
+}
+
+/// A tenth of the limit, or for ever without one.
+async fn wait(limit: Option<Duration>) {
+    match limit {
+        None => std::future::pending().await,
+        Some(limit) => {
+            tokio::time::sleep((limit / 10).clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
+        }
+    }
+}
+
+/// When a connection was last busy.
+struct Activity {
+    in_flight: AtomicUsize,
+    /// When the last request ended, in milliseconds after the birth.
+    ended_ms: AtomicU64,
+    born: Instant,
+}
+
+impl Activity {
+    fn begin(activity: &Arc<Self>) -> Busy {
+        activity.in_flight.fetch_add(1, Relaxed);
+        Busy(Arc::clone(activity))
+    }
+}
+
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+        self.0.ended_ms.store(l5d_router::stats::millis(self.0.born.elapsed()), Relaxed);
+    }
+}

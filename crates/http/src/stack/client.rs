@@ -1,0 +1,820 @@
+//! The client stack: what every attempt at a bound name goes through, once per bound id and shared by all logical names
+//! that bind to it (http-behaviour §1, §10.3; metrics-catalog §1.4).
+//!
+//! From the outside in, as [`Client::call`] runs it:
+//!
+//! 1. streams and payloads are counted: whole messages by size, streamed ones as streams;
+//! 2. requeues: an attempt that is known not to have reached the application is sent again, under the client's own
+//!    budget: outside of the status counts, so that each try counts there;
+//! 3. status and time classes of each try;
+//! 4. the nack throttle, which drops before a session is spent;
+//! 5. a session is acquired: the balancer picks, the pool or a connect delivers; up to 25 immediate new picks;
+//! 6. per endpoint: request counts (this client's, and those of the logical name beneath it), failure accrual, the
+//!    attempt's time limit;
+//! 7. the context headers of the next hop, then the wire.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode, Version,
+    header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING},
+    request::Parts,
+};
+use hyper::body::Incoming;
+use l5d_naming::{Addr, AddrWatch, Address, Path};
+use l5d_router::{
+    balance::{Balancer, Status},
+    error::{Error, Kind},
+    retry::RetryBudget,
+    stats::{Breakdown, InFlight, Outcome, RequestStats, millis},
+};
+use l5d_telemetry::{Counter, GaugeGuard, Scope, Stat};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    body::{Body, CollectError, collect},
+    client::{Endpoint, EndpointContext, Session},
+    ctx::{Ctx, TraceId},
+    duration::show_duration,
+    filters::{access_log::AccessLog, nack::NackAdmission},
+    headers,
+    propagators::Propagator,
+    scopes::{Scoped, Scopes},
+    settings::ClientSettings,
+    stack::path::Classify,
+    stats::{MessageStats, StatusStats},
+};
+
+/// How often the acquisition of a session is tried anew while the client is open (Finagle's `Retries`).
+const MAX_ACQUISITION_REQUEUES: u32 = 25;
+/// The share of the requeue budget that one request may use.
+const REQUEUE_SHARE: f64 = 0.2;
+
+/// Limits of what an endpoint may answer, and of what is buffered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MessageLimits {
+    /// `maxHeadersKB` in bytes.
+    pub(crate) header_bytes: usize,
+    /// Whether longer bodies are streamed at all.
+    pub(crate) streaming: bool,
+    /// Bodies of known length up to this are held whole (`streamAfterContentLengthKB`).
+    pub(crate) buffer_bytes: u64,
+}
+
+/// Why an attempt's future may be dropped before its end; set by whoever drops it.
+#[derive(Debug, Default)]
+pub(crate) struct GivenUp(AtomicU8);
+
+impl GivenUp {
+    /// A time-out above the client fires.
+    pub(crate) fn by_timeout(&self) {
+        self.0.store(1, Relaxed);
+    }
+
+    /// The attempt's own time limit fires.
+    fn by_attempt_timeout(&self) {
+        self.0.store(2, Relaxed);
+    }
+
+    fn kind(&self) -> Kind {
+        match self.0.load(Relaxed) {
+            1 => Kind::Interrupted,
+            2 => Kind::IndividualTimeout,
+            _ => Kind::Cancelled,
+        }
+    }
+}
+
+/// One attempt, as the path stack hands it down.
+pub(crate) struct Attempt<'a> {
+    /// The request's head, complete but for what is the hop's own.
+    pub(crate) head: &'a Parts,
+    /// The body; taken by the first dispatch when it is streamed.
+    pub(crate) body: &'a mut Option<Body>,
+    /// Of a body that is held whole.
+    pub(crate) full: Option<Bytes>,
+    pub(crate) ctx: &'a Ctx,
+    pub(crate) service: &'a Path,
+    pub(crate) residual: Option<&'a HeaderValue>,
+    pub(crate) classify: &'a dyn Classify,
+    pub(crate) given_up: &'a GivenUp,
+    /// The counts of the logical name beneath this client.
+    pub(crate) service_stats: &'a OnceLock<Arc<Scoped<Arc<RequestStats>>>>,
+    pub(crate) peer: std::net::SocketAddr,
+    /// How long a connection may be waited for.
+    pub(crate) binding_timeout: Duration,
+}
+
+/// A client: everything behind one bound id.
+pub(crate) struct Client {
+    id: Path,
+    label: Arc<str>,
+    scope: Scope,
+    settings: Arc<ClientSettings>,
+    limits: MessageLimits,
+    dst_client: HeaderValue,
+    context: Arc<EndpointContext>,
+    balancer: Balancer<Endpoint>,
+    /// The counts of each logical name that comes here.
+    services: Arc<Scopes<Arc<RequestStats>>>,
+    watched: Mutex<AddrWatch>,
+    state_tx: watch::Sender<AddrState>,
+    runtime: tokio::runtime::Handle,
+    /// Raised with every rebinding, so that the task of the one before ends.
+    generation: watch::Sender<u64>,
+    endpoints: Mutex<HashMap<EndpointKey, Arc<Endpoint>>>,
+    /// What the balancer was last told, for messages and `/client_state.json`.
+    shown: RwLock<Vec<Arc<str>>>,
+    state: watch::Receiver<AddrState>,
+    status: StatusStats,
+    messages: MessageStats,
+    requests: OnceLock<Arc<RequestStats>>,
+    retries: RequeueStats,
+    budget: Arc<RetryBudget>,
+    acquisition_ms: Stat,
+    creation_failures: Breakdown,
+    admission: NackAdmission,
+    access_log: Option<Arc<AccessLog>>,
+    propagator: Arc<dyn Propagator>,
+    synthetic: Option<StatusCode>,
+}
+
+type EndpointKey = (std::net::SocketAddr, Option<Arc<str>>);
+
+/// What is known of a client's addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum AddrState {
+    Pending,
+    Bound,
+    Neg,
+    Failed(Arc<str>),
+}
+
+struct RequeueStats {
+    requeues: Counter,
+    per_request: Stat,
+    budget_exhausted: Counter,
+    request_limit: Counter,
+    cannot_retry: Counter,
+    not_open: Counter,
+    _budget: GaugeGuard,
+}
+
+/// What a client is made of, beside its name.
+pub(crate) struct ClientParams {
+    pub(crate) settings: Arc<ClientSettings>,
+    pub(crate) limits: MessageLimits,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
+    pub(crate) propagator: Arc<dyn Propagator>,
+    pub(crate) workers: usize,
+}
+
+impl Client {
+    /// Builds the client of `id` under `scope` (`rt/<label>/client/<id>`) and follows its addresses until it is dropped.
+    pub(crate) fn new(
+        id: Path,
+        scope: Scope,
+        addr: &AddrWatch,
+        synthetic: Option<u16>,
+        params: ClientParams,
+        runtime: &tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        let shown_id = id.show();
+        let label: Arc<str> = shown_id.trim_start_matches('/').into();
+        let context = EndpointContext::new(
+            Arc::clone(&label),
+            scope.clone(),
+            Arc::clone(&params.settings),
+            params.limits.header_bytes,
+            params.workers,
+        );
+        let budget = Arc::new(RetryBudget::from(&params.settings.requeue_budget));
+        let retries = scope.scope("retries");
+        let service_creation = scope.scope("service_creation");
+        let (state_tx, state) = watch::channel(AddrState::Pending);
+        let shared_budget = Arc::clone(&budget);
+        let client = Arc::new(Self {
+            label,
+            dst_client: HeaderValue::from_str(&shown_id).unwrap_or_else(|_| HeaderValue::from_static("/")),
+            balancer: Balancer::new(params.settings.load_balancer.clone(), &scope.scope("loadbalancer")),
+            services: Scopes::new(scope.scope("service")),
+            watched: Mutex::new(addr.clone()),
+            state_tx,
+            runtime: runtime.clone(),
+            generation: watch::channel(0).0,
+            endpoints: Mutex::default(),
+            shown: RwLock::default(),
+            state,
+            status: StatusStats::new(&scope),
+            messages: MessageStats::new(&scope),
+            requests: OnceLock::new(),
+            retries: RequeueStats {
+                requeues: retries.counter("requeues"),
+                per_request: retries.stat("requeues_per_request"),
+                budget_exhausted: retries.counter("budget_exhausted"),
+                request_limit: retries.counter("request_limit"),
+                cannot_retry: retries.counter("cannot_retry"),
+                not_open: retries.counter("not_open"),
+                #[expect(clippy::cast_precision_loss, reason = "a gauge of a small number")]
+                _budget: retries.gauge("budget", move || shared_budget.balance(Instant::now()) as f64),
+            },
+            budget,
+            acquisition_ms: service_creation.stat("service_acquisition_latency_ms"),
+            creation_failures: Breakdown::new(&service_creation),
+            admission: NackAdmission::new(&scope),
+            access_log: params.access_log,
+            propagator: params.propagator,
+            synthetic: synthetic.and_then(|code| StatusCode::from_u16(code).ok()),
+            id,
+            scope,
+            settings: params.settings,
+            limits: params.limits,
+            context,
+        });
+        client.follow(addr.clone());
+        let weak = Arc::downgrade(&client);
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(Balancer::<Endpoint>::SWEEP_INTERVAL).await;
+                let Some(client) = weak.upgrade() else { return };
+                client.balancer.sweep(Instant::now());
+            }
+        });
+        client
+    }
+
+    /// Takes the addresses from `addr` from now on, if that is another source than before: a name that went away and
+    /// came back is watched anew.
+    pub(crate) fn rebind(self: &Arc<Self>, addr: &AddrWatch) {
+        {
+            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            if watched.same(addr) {
+                return;
+            }
+            *watched = addr.clone();
+        }
+        self.follow(addr.clone());
+    }
+
+    fn follow(self: &Arc<Self>, mut addr: AddrWatch) {
+        self.generation.send_modify(|g| *g += 1);
+        let mut generation = self.generation.subscribe();
+        // The first state is there at once when the name is bound already: the first request need not wait for a task.
+        self.update(&addr.current());
+        let weak = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            loop {
+                tokio::select! {
+                    changed = addr.changed() => if !changed { return },
+                    // Rebound, or gone.
+                    _ = generation.changed() => return,
+                }
+                let Some(client) = weak.upgrade() else { return };
+                client.update(&addr.current());
+            }
+        });
+    }
+
+    /// The bound id.
+    pub(crate) fn id(&self) -> &Path {
+        &self.id
+    }
+
+    /// `client_state.json`'s view: the state's name and the addresses.
+    pub(crate) fn show_state(&self) -> (String, Vec<Arc<str>>) {
+        let state = match &*self.state.borrow() {
+            AddrState::Pending => "Pending".to_owned(),
+            AddrState::Bound => "bound".to_owned(),
+            AddrState::Neg => "Neg".to_owned(),
+            AddrState::Failed(why) => format!("Failed: {why}"),
+        };
+        (state, self.addresses())
+    }
+
+    fn addresses(&self) -> Vec<Arc<str>> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over a new address set. Failed and pending keep what was there before; negative clears it (§5).
+    fn update(&self, addr: &Addr) {
+        let next = match addr {
+            Addr::Pending => None,
+            Addr::Failed(why) => {
+                let known = *self.state.borrow() == AddrState::Bound;
+                (!known).then(|| AddrState::Failed(Arc::clone(why)))
+            }
+            Addr::Neg => {
+                self.replace(&[]);
+                Some(AddrState::Neg)
+            }
+            Addr::Bound(set) => {
+                self.replace(&set.endpoints);
+                Some(AddrState::Bound)
+            }
+        };
+        if let Some(next) = next {
+            self.state_tx.send_replace(next);
+        }
+    }
+
+    fn replace(&self, addresses: &[Address]) {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = HashMap::with_capacity(addresses.len());
+        let mut nodes = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let key = (address.addr, address.host.clone());
+            let endpoint = match endpoints.remove(&key) {
+                Some(known) if known.address().authority == address.authority => known,
+                _ => Endpoint::new(address.clone(), &self.context),
+            };
+            nodes.push((Arc::clone(&endpoint), address.weight));
+            next.insert(key, endpoint);
+        }
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) =
+            nodes.iter().map(|(e, _)| Arc::clone(e.shown())).collect();
+        *endpoints = next;
+        self.balancer.update(nodes, Instant::now());
+    }
+
+    /// Sends one logical attempt.
+    ///
+    /// # Errors
+    /// With what the requester is to be told when there is no response.
+    pub(crate) async fn call(&self, mut attempt: Attempt<'_>) -> Result<Response<Body>, Error> {
+        if let Some(status) = self.synthetic {
+            return Ok(self.synthesize(status, &attempt));
+        }
+        let mut session = self.acquire_in_time(&attempt).await?;
+        let mut requeues = 0_u64;
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss,
+            reason = "budgets are small and positive")]
+        let allowance = (REQUEUE_SHARE * self.budget.balance(Instant::now()) as f64).ceil() as u64;
+        let result = loop {
+            let began = Instant::now();
+            let result = self.dispatch(session, &mut attempt).await;
+            match &result {
+                Ok(response) => self.status.response(response.status(), began.elapsed()),
+                Err(_) => self.status.error(began.elapsed()),
+            }
+            match result {
+                Err(e) if e.safe_to_retry && attempt.can_resend() => {
+                    let now = Instant::now();
+                    let refused = if self.balancer.status(now) != Status::Open {
+                        Some(&self.retries.cannot_retry)
+                    } else if requeues >= allowance {
+                        Some(&self.retries.request_limit)
+                    } else if !self.budget.try_withdraw(now) {
+                        Some(&self.retries.budget_exhausted)
+                    } else {
+                        None
+                    };
+                    if let Some(counter) = refused {
+                        counter.incr();
+                        break Err(give_up(e));
+                    }
+                    requeues += 1;
+                    self.retries.requeues.incr();
+                    session = self.acquire_in_time(&attempt).await?;
+                }
+                other => break other,
+            }
+        };
+        self.retries.per_request.add(requeues);
+        if result.is_ok() {
+            self.budget.deposit(Instant::now());
+        }
+        if let (Some(log), Ok(response)) = (&self.access_log, &result) {
+            log.write(attempt.head, attempt.peer, response);
+        }
+        result
+    }
+
+    fn synthesize(&self, status: StatusCode, attempt: &Attempt<'_>) -> Response<Body> {
+        let now = Instant::now();
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let success = attempt.classify.classify(&attempt.head.method, &Ok(&response)).is_success();
+        let outcome = if success { Outcome::Success } else { Outcome::FailedResponse };
+        for stats in self.request_stats(attempt) {
+            stats.begin().finish(outcome, now.elapsed());
+        }
+        self.status.response(status, now.elapsed());
+        response
+    }
+
+    /// A session, within the binding time-out.
+    async fn acquire_in_time(&self, attempt: &Attempt<'_>) -> Result<Session, Error> {
+        let limit = attempt.binding_timeout;
+        tokio::time::timeout(limit, self.acquire(attempt)).await.unwrap_or_else(|_| {
+            let text = format!(
+                "Exceeded {} binding timeout while connecting to {} for name: {}",
+                show_duration(limit),
+                self.id,
+                attempt.service
+            );
+            Err(Error::new(Kind::BindingTimeout, text))
+        })
+    }
+
+    /// A session on some endpoint. A failure to connect is followed by another pick at once, as long as the balancer has
+    /// an open endpoint.
+    async fn acquire(&self, attempt: &Attempt<'_>) -> Result<Session, Error> {
+        let mut requeued = 0;
+        loop {
+            let began = Instant::now();
+            let result = self.acquire_once(attempt).await;
+            self.acquisition_ms.add(millis(began.elapsed()));
+            let e = match result {
+                Ok(session) => return Ok(session),
+                Err(e) => e,
+            };
+            self.creation_failures.count_with_total(
+                "failures",
+                match e.kind {
+                    Kind::ConnectFailed => &["com.twitter.finagle.naming.buoyant.RichConnectionFailedException"],
+                    Kind::NoBrokers => Kind::NoEndpoints.chain(),
+                    kind => kind.chain(),
+                },
+            );
+            if !matches!(e.kind, Kind::ConnectFailed | Kind::FailedFast) {
+                return Err(e);
+            }
+            if self.balancer.status(Instant::now()) != Status::Open {
+                self.retries.not_open.incr();
+                return Err(e);
+            }
+            if requeued == MAX_ACQUISITION_REQUEUES {
+                return Err(e);
+            }
+            requeued += 1;
+            self.retries.requeues.incr();
+        }
+    }
+
+    async fn acquire_once(&self, attempt: &Attempt<'_>) -> Result<Session, Error> {
+        if *self.state.borrow() == AddrState::Pending {
+            let mut state = self.state.clone();
+            let _ = state.wait_for(|s| *s != AddrState::Pending).await;
+        }
+        if let AddrState::Failed(why) = &*self.state.borrow() {
+            let kind =
+                if why.starts_with("malformed address") { Kind::MalformedAddress } else { Kind::NamingFailed };
+            return Err(Error::new(kind, why.as_ref()));
+        }
+        let Some(lease) = self.balancer.pick(Instant::now()) else {
+            return Err(Error::new(Kind::NoBrokers, String::new()));
+        };
+        let endpoint = Arc::clone(lease.node());
+        self.context.metrics();
+        match endpoint.session(lease).await {
+            Ok(session) => Ok(session),
+            Err(e) => {
+                endpoint.record_acquisition_failure(Instant::now());
+                Err(if e.kind == Kind::ConnectFailed { self.connect_error(&endpoint, attempt) } else { e })
+            }
+        }
+    }
+
+    /// What Linkerd says when no connection can be made (template B).
+    fn connect_error(&self, endpoint: &Endpoint, attempt: &Attempt<'_>) -> Error {
+        let addresses: Vec<_> = self.addresses();
+        Error::new(
+            Kind::ConnectFailed,
+            format!(
+                "Unable to establish connection to {selected}.\n\nservice name: {}\nclient name: {}\naddresses: [{}]\n\
+                 selected address: {selected}\n",
+                attempt.service,
+                self.id,
+                addresses.join(", "),
+                selected = endpoint.shown(),
+            ),
+        )
+    }
+
+    fn request_stats(&self, attempt: &Attempt<'_>) -> [Arc<RequestStats>; 2] {
+        let own = self.requests.get_or_init(|| RequestStats::new(&self.scope));
+        let of_service = attempt.service_stats.get_or_init(|| self.services.get(attempt.service, RequestStats::new));
+        [Arc::clone(own), Arc::clone(&***of_service)]
+    }
+
+    /// One try on one session.
+    async fn dispatch(&self, mut session: Session, attempt: &mut Attempt<'_>) -> Result<Response<Body>, Error> {
+        if self.admission.should_drop(Instant::now()) {
+            return Err(Error::new(
+                Kind::AdmissionDropped,
+                "Request not issued to the backend due to observed overload.",
+            )
+            .from_source(&self.label));
+        }
+        let metrics = self.context.metrics();
+        if !attempt.ctx.local_dtab.is_empty() {
+            metrics.dtab_size.add(attempt.ctx.local_dtab.len() as u64);
+        }
+        let endpoint = Arc::clone(session.endpoint());
+        let trace = attempt.ctx.trace.child();
+        let request = self.request(attempt, &trace);
+        let mut try_ = Try {
+            stats: self.request_stats(attempt).map(|s| Some(s.begin())),
+            began: Instant::now(),
+            given_up: attempt.given_up,
+            endpoint: Arc::clone(&endpoint),
+            dispatcher_failures: &metrics.dispatcher_failures,
+        };
+        let sent = match self.settings.attempt_timeout {
+            None => session.send(request).await,
+            Some(limit) => match tokio::time::timeout(limit, session.send(request)).await {
+                Ok(sent) => sent,
+                Err(_) => {
+                    attempt.given_up.by_attempt_timeout();
+                    let e = self.attempt_timed_out(limit, &endpoint, &trace);
+                    metrics.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
+                    endpoint.record(false, Instant::now());
+                    try_.finish(Outcome::Error(&without_source(&e)));
+                    return Err(e);
+                }
+            },
+        };
+        let result = match sent {
+            Ok(response) => self.receive(response, session, attempt, &endpoint, &trace).await,
+            Err((e, unsent)) => Err(self.transport_error(&e, unsent, &session, attempt, &endpoint, &trace)),
+        };
+        let now = Instant::now();
+        match &result {
+            Ok(response) => {
+                let success = attempt.classify.classify(&attempt.head.method, &Ok(response)).is_success();
+                endpoint.record(success, now);
+                self.admission.answered(now);
+                try_.finish(if success { Outcome::Success } else { Outcome::FailedResponse });
+            }
+            Err(e) => {
+                endpoint.record(false, now);
+                match e.kind {
+                    Kind::Nacked | Kind::NackedForGood => self.admission.nacked(now),
+                    Kind::WriteFailed => {}
+                    kind => metrics.dispatcher_failures.count_with_total("failures", kind.chain()),
+                }
+                try_.finish(Outcome::Error(&without_source(e)));
+            }
+        }
+        result
+    }
+
+    /// The request of this try: the head with the hop's own headers, and the body.
+    fn request(&self, attempt: &mut Attempt<'_>, trace: &TraceId) -> http::Request<Body> {
+        let mut head = attempt.head.clone();
+        let h = &mut head.headers;
+        h.insert(headers::DST_CLIENT, self.dst_client.clone());
+        if let Some(residual) = attempt.residual {
+            h.insert(headers::DST_RESIDUAL, residual.clone());
+        }
+        h.remove(headers::FORWARDED_CLIENT_CERT);
+        attempt.ctx.write(h);
+        if let Some(limit) = self.settings.attempt_timeout {
+            let mut ctx = attempt.ctx.clone();
+            ctx.limit(limit);
+            ctx.write(h);
+        }
+        self.propagator.write(trace, h);
+        let body = match &attempt.full {
+            Some(bytes) => {
+                self.messages.request_bytes.add(bytes.len() as u64);
+                Body::full(bytes.clone())
+            }
+            None => {
+                let mut body = attempt.body.take().unwrap_or_else(Body::empty);
+                body.watch(self.messages.request_stream.open());
+                body
+            }
+        };
+        http::Request::from_parts(head, body)
+    }
+
+    async fn receive(
+        &self,
+        response: Response<Incoming>,
+        session: Session,
+        attempt: &Attempt<'_>,
+        endpoint: &Arc<Endpoint>,
+        trace: &TraceId,
+    ) -> Result<Response<Body>, Error> {
+        let (mut head, incoming) = response.into_parts();
+        if let Some(e) = self.nack(&head, attempt) {
+            // The body of a nack is nobody's: reading it keeps the connection.
+            if collect(incoming, 64 * 1024).await.is_ok() {
+                session.release();
+            }
+            return Err(e);
+        }
+        if head_bytes(&head.headers) > self.limits.header_bytes {
+            let text = format!("the response's headers are longer than {} bytes", self.limits.header_bytes);
+            return Err(self.remote(Kind::BadResponse, &text, endpoint, trace));
+        }
+        head.extensions.remove::<hyper::ext::ReasonPhrase>();
+        let length = content_length(&head.headers);
+        let bodiless = attempt.head.method == http::Method::HEAD
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let until_close = length.is_none() && !chunked && !bodiless;
+        let whole = bodiless
+            || !self.limits.streaming
+            || length.is_some_and(|n| n <= self.limits.buffer_bytes)
+            || (until_close && head.version == Version::HTTP_10);
+        if whole {
+            let bytes = match collect(incoming, BUFFER_LIMIT).await {
+                Ok(bytes) => bytes,
+                Err(CollectError::TooLong) => {
+                    return Err(self.remote(Kind::BadResponse, "the response's body is too long", endpoint, trace));
+                }
+                Err(CollectError::Broken(e)) => {
+                    return Err(self.remote(Kind::ChannelClosed, &show(&e), endpoint, trace));
+                }
+            };
+            session.release();
+            self.messages.response_bytes.add(bytes.len() as u64);
+            if !bodiless {
+                head.headers.remove(TRANSFER_ENCODING);
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            }
+            return Ok(Response::from_parts(head, Body::full(bytes)));
+        }
+        let mut body = Body::stream(incoming);
+        body.watch(self.messages.response_stream.open());
+        body.hold(session);
+        let context = Arc::clone(&self.context);
+        body.on_failure(move || {
+            let failures = &context.metrics().dispatcher_failures;
+            failures.count_with_total("failures", Kind::ChannelClosed.chain());
+        });
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Whether the endpoint refused the request unprocessed (§7.4).
+    fn nack(&self, head: &http::response::Parts, attempt: &Attempt<'_>) -> Option<Error> {
+        if head.status != StatusCode::SERVICE_UNAVAILABLE {
+            return None;
+        }
+        let h = &head.headers;
+        let streamed = attempt.full.is_none();
+        let retryable = h.contains_key(headers::NACK)
+            || (!streamed && h.get(RETRY_AFTER).is_some_and(|v| v.as_bytes() == b"0"));
+        if h.contains_key(headers::NONRETRYABLE_NACK) || (retryable && streamed) {
+            let text = "The request was Nacked by the server and should not be retried";
+            Some(Error::new(Kind::NackedForGood, text).from_source(&self.label))
+        } else if retryable {
+            let e = Error::new(Kind::Nacked, "The request was Nacked by the server");
+            Some(e.from_source(&self.label).retry_safely())
+        } else {
+            None
+        }
+    }
+
+    fn attempt_timed_out(&self, limit: Duration, endpoint: &Endpoint, trace: &TraceId) -> Error {
+        let text = format!(
+            "exceeded {} to {} while waiting for a response for an individual request, excluding retries. {}",
+            show_duration(limit),
+            self.label,
+            self.remote_info(endpoint, trace),
+        );
+        Error::new(Kind::IndividualTimeout, text).from_source(&self.label)
+    }
+
+    fn transport_error(
+        &self,
+        e: &hyper::Error,
+        unsent: Option<http::Request<Body>>,
+        session: &Session,
+        attempt: &mut Attempt<'_>,
+        endpoint: &Endpoint,
+        trace: &TraceId,
+    ) -> Error {
+        if let Some(request) = unsent {
+            if attempt.full.is_none() {
+                *attempt.body = Some(request.into_body());
+            }
+            let text = if session.is_reused() {
+                "the pooled connection was closed before the request could be written"
+            } else {
+                "the connection was closed before the request could be written"
+            };
+            return self.remote(Kind::WriteFailed, text, endpoint, trace).retry_safely();
+        }
+        let kind = if e.is_parse() { Kind::BadResponse } else { Kind::ChannelClosed };
+        self.remote(kind, &show(e), endpoint, trace)
+    }
+
+    /// An error of the exchange with an endpoint: what happened, where, in which trace.
+    fn remote(&self, kind: Kind, what: &str, endpoint: &Endpoint, trace: &TraceId) -> Error {
+        let text = format!(
+            "{what} at remote address: {} from service: {}. {}",
+            endpoint.shown(),
+            self.label,
+            self.remote_info(endpoint, trace)
+        );
+        Error::new(kind, text).from_source(&self.label)
+    }
+
+    fn remote_info(&self, endpoint: &Endpoint, trace: &TraceId) -> String {
+        format!(
+            "Remote Info: Upstream Address: Not Available, Upstream id: Not Available, Downstream Address: /{}, \
+             Downstream label: {}, Trace Id: {}",
+            endpoint.socket_addr(),
+            self.label,
+            trace.show()
+        )
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.label).finish()
+    }
+}
+
+impl Attempt<'_> {
+    /// Whether the body is still there to be sent again.
+    fn can_resend(&self) -> bool {
+        self.full.is_some() || self.body.is_some()
+    }
+}
+
+/// The largest body that is ever held whole.
+const BUFFER_LIMIT: u64 = i32::MAX as u64;
+
+/// One try's counts; a dropped try counts as given up.
+struct Try<'a> {
+    stats: [Option<InFlight>; 2],
+    began: Instant,
+    given_up: &'a GivenUp,
+    endpoint: Arc<Endpoint>,
+    dispatcher_failures: &'a Breakdown,
+}
+
+impl Try<'_> {
+    fn finish(&mut self, outcome: Outcome<'_>) {
+        for s in &mut self.stats {
+            if let Some(s) = s.take() {
+                s.finish(outcome, self.began.elapsed());
+            }
+        }
+    }
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        if self.stats.iter().all(Option::is_none) {
+            return;
+        }
+        self.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
+        let kind = self.given_up.kind();
+        match kind {
+            Kind::Cancelled => self.endpoint.record_nothing(),
+            _ => self.endpoint.record(false, Instant::now()),
+        }
+        for s in &mut self.stats {
+            if let Some(s) = s.take() {
+                s.abandon(kind, None, self.began.elapsed());
+            }
+        }
+    }
+}
+
+/// The client's own view of an error names no source: it is the source.
+fn without_source(e: &Error) -> Error {
+    Error { source: None, message: String::new(), ..e.clone() }
+}
+
+/// A nack that is not sent again any more.
+fn give_up(e: Error) -> Error {
+    match e.kind {
+        Kind::Nacked => Error { kind: Kind::NackedForGood, safe_to_retry: false, ..e },
+        _ => e,
+    }
+}
+
+fn show(e: &hyper::Error) -> String {
+    use std::error::Error as _;
+    match e.source() {
+        Some(cause) => format!("{e}: {cause}"),
+        None => e.to_string(),
+    }
+}
+
+/// What a message's headers take on the wire.
+pub(crate) fn head_bytes(headers: &http::HeaderMap) -> usize {
+    headers.iter().map(|(k, v)| k.as_str().len() + v.len() + 4).sum()
+}
+
+/// The length that a message declares.
+pub(crate) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}

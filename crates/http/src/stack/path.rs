@@ -1,0 +1,280 @@
+//! The path stack: what every request to a logical name goes through, once per name and request dtab (http-behaviour
+//! §1, §10).
+//!
+//! From the outside in, as [`PathStack::call`] runs it:
+//!
+//! 1. errors from below become responses here, so that they carry neither `Via` nor `l5d-success-class`;
+//! 2. `l5d-dst-service`, `Via`, hop-by-hop headers: once per request, not per attempt;
+//! 3. `l5d-success-class` on the way back, from the verdict below;
+//! 4. the counts of the logical name: above the total time-out, so that it counts as a failure of the name;
+//! 5. the total time-out: above the retries, so that it covers every attempt and the waits between;
+//! 6. retries, within the name's budget; each binds anew, so that a changed binding or another branch is taken;
+//! 7. binding, which the total time-out therefore covers too.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as StdInstant},
+};
+
+use http::{HeaderValue, Method, Response, request::Parts};
+use l5d_naming::{Dtab, Path};
+use l5d_router::{
+    classify::Class,
+    error::{Error, Kind},
+    retry::RetryBudget,
+    stats::{Outcome, RequestStats},
+};
+use l5d_telemetry::{Counter, GaugeGuard, Scope, Stat};
+use tokio::time::Instant;
+
+use crate::{
+    binding::{Binding, Resolved},
+    body::Body,
+    classifiers::Classifier,
+    ctx::Ctx,
+    duration::show_duration,
+    headers,
+    respond::{self, ErrorLimits},
+    scopes::Scoped,
+    settings::ServiceSettings,
+    stack::client::{Attempt, GivenUp},
+};
+
+/// A classifier with what is true for every kind of it applied to one request.
+pub(crate) trait Classify: Send + Sync {
+    /// The verdict over a result.
+    fn classify(&self, method: &Method, result: &Result<&Response<Body>, &Error>) -> Class;
+}
+
+/// The two rules that hold for every http classifier: a failed response that says `l5d-retryable: true` may be sent
+/// again, and a streamed request never can (§10.1).
+struct ForRequest<'a> {
+    classifier: &'a dyn Classifier,
+    streamed: bool,
+}
+
+impl Classify for ForRequest<'_> {
+    fn classify(&self, method: &Method, result: &Result<&Response<Body>, &Error>) -> Class {
+        let class = self.classifier.class(method, result);
+        if class.is_success() {
+            return class;
+        }
+        if self.streamed {
+            return Class::FAILURE;
+        }
+        match result {
+            Ok(response) if response.headers().get(headers::RETRYABLE).is_some_and(|v| v == "true") => {
+                Class::RETRYABLE
+            }
+            _ => class,
+        }
+    }
+}
+
+/// What belongs to a logical name, whatever dtab a request brings: its counts and budget. They end with the
+/// last path stack that uses them.
+pub(crate) struct Service {
+    requests: Arc<RequestStats>,
+    retries_total: Counter,
+    retries_per_request: Stat,
+    budget_exhausted: Counter,
+    budget: Arc<RetryBudget>,
+    settings: ServiceSettings,
+    _budget_gauge: GaugeGuard,
+}
+
+impl Service {
+    /// Under `scope`, `rt/<label>/service/<path>`.
+    pub(crate) fn new(scope: &Scope, settings: ServiceSettings) -> Self {
+        let retries = scope.scope("retries");
+        let budget = Arc::new(RetryBudget::from(&settings.budget));
+        let shown = Arc::clone(&budget);
+        Self {
+            requests: RequestStats::new(scope),
+            retries_total: retries.counter("total"),
+            retries_per_request: retries.stat("per_request"),
+            budget_exhausted: retries.counter("budget_exhausted"),
+            #[expect(clippy::cast_precision_loss, reason = "a gauge of a small number")]
+            _budget_gauge: retries.gauge("budget", move || shown.balance(Instant::now()) as f64),
+            budget,
+            settings,
+        }
+    }
+}
+
+/// The stack of one logical name and request dtab.
+pub(crate) struct PathStack {
+    path: Path,
+    local_dtab: Dtab,
+    base_dtab: Arc<Dtab>,
+    dst_service: HeaderValue,
+    service: Arc<Scoped<Service>>,
+    binding: Binding,
+    limits: ErrorLimits,
+    binding_timeout: Duration,
+}
+
+impl PathStack {
+    pub(crate) fn new(
+        path: Path,
+        local_dtab: Dtab,
+        base_dtab: Arc<Dtab>,
+        service: Arc<Scoped<Service>>,
+        binding: Binding,
+        limits: ErrorLimits,
+        binding_timeout: Duration,
+    ) -> Self {
+        let dst_service = HeaderValue::from_str(&path.show()).unwrap_or_else(|_| HeaderValue::from_static("/"));
+        Self { path, local_dtab, base_dtab, dst_service, service, binding, limits, binding_timeout }
+    }
+
+    /// Answers a request.
+    pub(crate) async fn call(
+        &self,
+        mut ctx: Ctx,
+        mut head: Parts,
+        body: Body,
+        peer: std::net::SocketAddr,
+    ) -> Response<Body> {
+        let version = head.version;
+        head.headers.insert(headers::DST_SERVICE, self.dst_service.clone());
+        headers::append_via(&mut head.headers, version);
+        headers::strip_hop_by_hop(&mut head.headers);
+
+        let in_flight = self.service.requests.begin();
+        let began = StdInstant::now();
+        let given_up = GivenUp::default();
+        let (result, class) = match self.service.settings.total_timeout {
+            None => self.retried(&ctx, &head, body, &given_up, peer).await,
+            Some(limit) => {
+                ctx.limit(limit);
+                let mut calls = Box::pin(self.retried(&ctx, &head, body, &given_up, peer));
+                match tokio::time::timeout(limit, &mut calls).await {
+                    Ok(result) => result,
+                    Err(_) => {
+                        given_up.by_timeout();
+                        drop(calls);
+                        let text = format!(
+                            "exceeded {} to unspecified while waiting for a response for the request, including \
+                             retries (if applicable). Remote Info: Not Available",
+                            show_duration(limit)
+                        );
+                        (Err(Error::new(Kind::TotalTimeout, text)), Class::FAILURE)
+                    }
+                }
+            }
+        };
+        let outcome = match &result {
+            Err(e) => Outcome::Error(e),
+            Ok(_) if class.is_success() => Outcome::Success,
+            Ok(_) => Outcome::FailedResponse,
+        };
+        in_flight.finish(outcome, began.elapsed());
+
+        match result {
+            Ok(mut response) => {
+                let verdict = if class.is_success() { "1.0" } else { "0.0" };
+                response.headers_mut().insert(headers::SUCCESS_CLASS, HeaderValue::from_static(verdict));
+                headers::strip_hop_by_hop(response.headers_mut());
+                let version = response.version();
+                headers::append_via(response.headers_mut(), version);
+                response
+            }
+            Err(e) => respond::error(&e, self.limits),
+        }
+    }
+
+    /// Attempts until one is final.
+    async fn retried(
+        &self,
+        ctx: &Ctx,
+        head: &Parts,
+        body: Body,
+        given_up: &GivenUp,
+        peer: std::net::SocketAddr,
+    ) -> (Result<Response<Body>, Error>, Class) {
+        let service = &self.service;
+        let full = body.as_full();
+        let classify = ForRequest { classifier: &*service.settings.classifier, streamed: full.is_none() };
+        let mut body = Some(body);
+        let mut backoff = service.settings.backoff.delays();
+        let mut rng = fastrand::Rng::new();
+        let mut retries = 0;
+        service.budget.deposit(Instant::now());
+        let (result, class) = loop {
+            let result = self.attempt(ctx, head, &mut body, full.clone(), given_up, &classify, peer).await;
+            let class = classify.classify(&head.method, &result.as_ref());
+            if !class.is_retryable() {
+                break (result, class);
+            }
+            if !service.budget.try_withdraw(Instant::now()) {
+                service.budget_exhausted.incr();
+                break (result, class);
+            }
+            drop(result);
+            service.retries_total.incr();
+            retries += 1;
+            let wait = backoff.next(&mut rng);
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+        };
+        service.retries_per_request.add(retries);
+        (result, class)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one request's parts; each layer uses some")]
+    async fn attempt(
+        &self,
+        ctx: &Ctx,
+        head: &Parts,
+        body: &mut Option<Body>,
+        full: Option<bytes::Bytes>,
+        given_up: &GivenUp,
+        classify: &dyn Classify,
+        peer: std::net::SocketAddr,
+    ) -> Result<Response<Body>, Error> {
+        let resolved = self.binding.get(self.binding_timeout).await.ok_or_else(|| {
+            let limit = show_duration(self.binding_timeout);
+            let text = format!("Exceeded {limit} binding timeout while resolving name: {}", self.path);
+            Error::new(Kind::BindingTimeout, text)
+        })?;
+        let choice = match &*resolved {
+            Resolved::Tree(choice) => choice,
+            Resolved::Failed(why) => {
+                return Err(Error::new(Kind::NamingFailed, why.as_ref()));
+            }
+            Resolved::Pending => unreachable!("the binding waits until it is no longer pending"),
+        };
+        let Some(leaf) = choice.pick() else { return Err(self.no_route()) };
+        let bound = &leaf.bound;
+        let attempt = Attempt {
+            head,
+            body,
+            full,
+            ctx,
+            service: &self.path,
+            residual: bound.residual.as_ref(),
+            classify,
+            given_up,
+            service_stats: &leaf.service_stats,
+            peer,
+            binding_timeout: self.binding_timeout,
+        };
+        bound.client.call(attempt).await.map_err(|e| if e.kind == Kind::NoBrokers { self.no_route() } else { e })
+    }
+
+    /// What Linkerd says when a name leads nowhere (template A).
+    fn no_route(&self) -> Error {
+        let list = |dtab: &Dtab| {
+            dtab.entries().iter().map(|d| format!("  {} => {}", d.prefix, d.dst)).collect::<Vec<_>>().join("\n")
+        };
+        let text = format!(
+            "Unable to route request!\n\nservice name: {}\ndtab:\n\nbase dtab:\n{}\noverride dtab:\n{}\n",
+            self.path,
+            list(&self.base_dtab),
+            list(&self.local_dtab),
+        );
+        Error::new(Kind::NoBrokers, text)
+    }
+}

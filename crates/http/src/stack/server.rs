@@ -1,0 +1,460 @@
+//! The server stack: what every request to one server goes through before it is named (http-behaviour §1, metrics-catalog
+//! §1.2).
+//!
+//! From the outside in, as [`ServerStack::call`] runs it:
+//!
+//! 1. status and time classes: outermost, so that every answer counts there, whoever made it;
+//! 2. the context is read and its headers removed, or stripped (`clearContext`): first, so that nothing below sees what
+//!    is not trusted; a dtab that cannot be parsed ends here;
+//! 3. errors from below become responses;
+//! 4. `Forwarded`, the timestamp header, the call depth;
+//! 5. the server's span;
+//! 6. streams and payloads are counted;
+//! 7. nacks: a refusal for overload becomes the answer that another proxy understands;
+//! 8. request counts, which therefore do not see what the call depth refuses (as in Linkerd);
+//! 9. the concurrency limit; the server's own time-out;
+//! 10. the router: identify, then the path stack.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use http::{
+    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
+    request::Parts,
+};
+use hyper::body::Incoming;
+use l5d_router::{
+    error::{Error, Kind},
+    stats::{InFlight, Outcome, RequestStats},
+    worker,
+};
+use l5d_telemetry::{Counter, GaugeGuard, Level, Scope, Stat};
+
+use crate::{
+    body::{Body, CollectError, collect},
+    ctx::Ctx,
+    duration::show_duration,
+    filters::{compression::Compression, forwarded::Forwarded},
+    headers,
+    identifiers::describe,
+    respond::{self, ErrorLimits},
+    router::HttpRouter,
+    stack::client::{content_length, head_bytes},
+    stats::{ConnectionStats, MessageStats, StatusStats},
+};
+
+/// What a configured server is told to do with requests.
+#[derive(Debug)]
+pub(crate) struct ServerRules {
+    pub(crate) max_concurrent_requests: Option<usize>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) clear_context: bool,
+    pub(crate) forwarded: Option<Forwarded>,
+    pub(crate) timestamp_header: Option<HeaderName>,
+    pub(crate) max_call_depth: usize,
+    pub(crate) max_initial_line_bytes: usize,
+    pub(crate) max_header_bytes: usize,
+    pub(crate) compression: Compression,
+    pub(crate) error_limits: ErrorLimits,
+}
+
+/// One server's stack, shared by its connections.
+pub(crate) struct ServerStack {
+    pub(crate) label: Arc<str>,
+    router: Arc<HttpRouter>,
+    rules: ServerRules,
+    pub(crate) connections: Arc<ConnectionStats>,
+    pub(crate) scope: Scope,
+    status: StatusStats,
+    messages: MessageStats,
+    requests: Arc<RequestStats>,
+    handletime_us: Stat,
+    _transit_latency_ms: Stat,
+    dtab_size: Stat,
+    nacks: Counter,
+    _nonretryable_nacks: Counter,
+    concurrency: Option<Concurrency>,
+    threads: ThreadUsage,
+    stream_failures: l5d_router::stats::Breakdown,
+}
+
+struct Concurrency {
+    limit: usize,
+    now: Arc<AtomicUsize>,
+    _request_concurrency: GaugeGuard,
+    _request_queue_size: Level,
+}
+
+/// `thread_usage/requests/*`: how evenly the workers are used.
+struct ThreadUsage {
+    per_thread: Vec<Counter>,
+    _gauges: [GaugeGuard; 3],
+}
+
+impl ThreadUsage {
+    fn new(scope: &Scope, workers: usize) -> Self {
+        let requests = scope.scope("thread_usage").scope("requests");
+        let threads = requests.scope("per_thread");
+        let per_thread: Vec<_> = (0..workers).map(|i| threads.counter(&format!("worker-{i}"))).collect();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let moments = {
+            let counters = per_thread.clone();
+            move || {
+                let n = counters.len() as f64;
+                let values = counters.iter().map(|c| c.value() as f64);
+                let mean = values.clone().sum::<f64>() / n;
+                let variance = values.map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+                (mean, variance.sqrt())
+            }
+        };
+        let (a, b) = (moments.clone(), moments.clone());
+        Self {
+            _gauges: [
+                requests.gauge("mean", move || moments().0),
+                requests.gauge("stddev", move || a().1),
+                requests.gauge("relative_stddev", move || {
+                    let (mean, stddev) = b();
+                    if mean == 0.0 { 0.0 } else { stddev / mean }
+                }),
+            ],
+            per_thread,
+        }
+    }
+}
+
+/// What a connection knows about itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) addr: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) certificate: Option<Arc<[u8]>>,
+    /// The random label of this connection in `Forwarded`.
+    pub(crate) connection_label: Arc<str>,
+}
+
+impl ServerStack {
+    pub(crate) fn new(label: Arc<str>, scope: Scope, router: Arc<HttpRouter>, rules: ServerRules, workers: usize) -> Arc<Self> {
+        let concurrency = rules.max_concurrent_requests.map(|limit| {
+            let now = Arc::new(AtomicUsize::new(0));
+            let shown = Arc::clone(&now);
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            Concurrency {
+                limit,
+                now,
+                _request_concurrency: scope.gauge("request_concurrency", move || shown.load(Relaxed) as f64),
+                _request_queue_size: scope.level("request_queue_size"),
+            }
+        });
+        Arc::new(Self {
+            label,
+            router,
+            rules,
+            connections: ConnectionStats::new(&scope),
+            status: StatusStats::new(&scope),
+            messages: MessageStats::new(&scope),
+            requests: RequestStats::new(&scope),
+            handletime_us: scope.stat("handletime_us"),
+            _transit_latency_ms: scope.stat("transit_latency_ms"),
+            dtab_size: scope.scope("dtab").stat("size"),
+            nacks: scope.counter("nacks"),
+            _nonretryable_nacks: scope.counter("nonretryable_nacks"),
+            concurrency,
+            threads: ThreadUsage::new(&scope, workers),
+            stream_failures: l5d_router::stats::Breakdown::new(&scope.scope("dispatch").scope("stream")),
+            scope,
+        })
+    }
+
+    /// Answers a request. The future may be dropped at any await: the requester went away, and is counted.
+    pub(crate) async fn call(self: &Arc<Self>, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        let (mut head, incoming) = request.into_parts();
+        if let Some(status) = self.wire_error(&head) {
+            return respond::wire(status);
+        }
+        let body = match self.body(&head, incoming).await {
+            Ok(body) => body,
+            Err(status) => return respond::wire(status),
+        };
+        let began = Instant::now();
+        let arrived = Arrived { stack: self, began, answered: false };
+        let method = head.method.clone();
+        let accepts = self.rules.compression.accepted(&head);
+        let mut response = self.answer(peer, &mut head, body, began).await;
+        if self.rules.clear_context {
+            clear(&mut response);
+        }
+        let status = response.status();
+        if method == http::Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            response.headers_mut().remove(TRANSFER_ENCODING);
+            if status == StatusCode::NO_CONTENT {
+                response.headers_mut().remove(CONTENT_LENGTH);
+            }
+        } else {
+            self.rules.compression.apply(accepts, &method, &mut response);
+        }
+        arrived.answer(&response);
+        if response.body().is_stream() {
+            let stack = Arc::clone(self);
+            let body = response.body_mut();
+            body.watch(self.messages.response_stream.open());
+            body.on_failure(move || {
+                stack.stream_failures.count_with_total("failures", Kind::ChannelClosed.chain());
+            });
+        } else if let Some(bytes) = response.body().as_full() {
+            self.messages.response_bytes.add(bytes.len() as u64);
+        }
+        response
+    }
+
+    /// What is refused before anything counts it (§2.1).
+    fn wire_error(&self, head: &Parts) -> Option<StatusCode> {
+        let target = head.uri.path_and_query().map_or(0, |p| p.as_str().len())
+            + head.uri.authority().map_or(0, |a| a.as_str().len());
+        if head.method.as_str().len() + target + " ".len() * 2 + "HTTP/1.1".len() > self.rules.max_initial_line_bytes {
+            return Some(StatusCode::URI_TOO_LONG);
+        }
+        if head_bytes(&head.headers) > self.rules.max_header_bytes {
+            return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        let hosts = head.headers.get_all(HOST).iter().count();
+        if !head.uri.path().is_ascii() || hosts > 1 {
+            return Some(StatusCode::BAD_REQUEST);
+        }
+        if head.method == http::Method::CONNECT {
+            return Some(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        None
+    }
+
+    /// The request's body: held whole when it is short and of known length, streamed otherwise.
+    async fn body(&self, head: &Parts, incoming: Incoming) -> Result<Body, StatusCode> {
+        let limits = self.router.message_limits();
+        let length = content_length(&head.headers);
+        let whole = !limits.streaming
+            || (!head.headers.contains_key(TRANSFER_ENCODING) && length.unwrap_or(0) <= limits.buffer_bytes);
+        if !whole {
+            return Ok(Body::stream(incoming));
+        }
+        if length.unwrap_or(0) == 0 && !head.headers.contains_key(TRANSFER_ENCODING) {
+            return Ok(Body::empty());
+        }
+        match collect(incoming, i32::MAX as u64).await {
+            Ok(bytes) => Ok(Body::full(bytes)),
+            Err(CollectError::TooLong) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+            Err(CollectError::Broken(_)) => Err(StatusCode::BAD_REQUEST),
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        peer: &Peer,
+        head: &mut Parts,
+        mut body: Body,
+        began: Instant,
+    ) -> Response<Body> {
+        let limits = self.rules.error_limits;
+        let ctx = if self.rules.clear_context {
+            Ok(Ctx::cleared(&mut head.headers))
+        } else {
+            Ctx::take(&mut head.headers)
+        };
+        let mut ctx = match ctx {
+            Ok(ctx) => ctx,
+            Err(e) => {
+                // Linkerd counts this nowhere; here every request that got an answer is counted.
+                let e = Error::new(Kind::BadDtab, e.to_string());
+                self.requests.begin().finish(Outcome::Error(&e), began.elapsed());
+                return respond::error(&e, limits);
+            }
+        };
+        head.headers.remove(EXPECT_CONTINUE.filter(head));
+        if let Some(forwarded) = &self.rules.forwarded {
+            forwarded.add(head, peer, &self.router);
+        }
+        if let Some(name) = &self.rules.timestamp_header {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            if let Ok(now) = HeaderValue::from_str(&now.to_string()) {
+                head.headers.append(name.clone(), now);
+            }
+        }
+        if headers::via_depth(&head.headers) > self.rules.max_call_depth {
+            let text = format!(
+                "Maximum number of calls ({}) has been exceeded. Please check for proxy loops.",
+                self.rules.max_call_depth
+            );
+            return respond::error(&Error::new(Kind::CallDepth, text), limits);
+        }
+        self.router.propagator().read(&mut head.headers, &mut ctx, !self.rules.clear_context);
+        match body.as_full() {
+            Some(bytes) => self.messages.request_bytes.add(bytes.len() as u64),
+            None => body.watch(self.messages.request_stream.open()),
+        }
+        if !ctx.local_dtab.is_empty() {
+            self.dtab_size.add(ctx.local_dtab.len() as u64);
+        }
+        if let Some(counter) = self.threads.per_thread.get(worker::index()) {
+            counter.incr();
+        }
+        self.handletime_us.add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+
+        let counting = Counting { in_flight: Some(self.requests.begin()), began };
+        let result = self.limited(peer, head, ctx, body).await;
+        match result {
+            Ok(response) => {
+                counting.finish(if succeeded(&response) { Outcome::Success } else { Outcome::FailedResponse });
+                response
+            }
+            Err(e) => {
+                counting.finish(Outcome::Error(&e));
+                if e.kind == Kind::Rejected {
+                    self.nacks.incr();
+                    respond::nack()
+                } else {
+                    respond::error(&e, limits)
+                }
+            }
+        }
+    }
+
+    async fn limited(&self, peer: &Peer, head: &mut Parts, ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
+        let _permit = match &self.concurrency {
+            None => None,
+            Some(c) => Some(Permit::take(c).ok_or_else(|| Error::new(Kind::Rejected, ""))?),
+        };
+        let Some(limit) = self.rules.timeout else { return self.route(peer, head, ctx, body).await };
+        tokio::time::timeout(limit, self.route(peer, head, ctx, body)).await.unwrap_or_else(|_| {
+            let text = format!(
+                "exceeded {} to {} while waiting for a response for an individual request, excluding retries. \
+                 Remote Info: Not Available",
+                show_duration(limit),
+                self.label
+            );
+            Err(Error::new(Kind::IndividualTimeout, text).from_source(&self.label))
+        })
+    }
+
+    async fn route(&self, peer: &Peer, head: &mut Parts, ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
+        absolute_form(head);
+        let described = head.method.clone();
+        let name = self.router.identify(head).map_err(|reason| {
+            let text = format!("Unknown destination: {} / {reason}", describe(&described, head, peer.addr));
+            Error::new(Kind::Unidentified, text)
+        })?;
+        if !head.headers.contains_key(HOST) && head.version == Version::HTTP_11 {
+            head.headers.insert(HOST, HeaderValue::from_static(""));
+        }
+        let head = std::mem::replace(head, Request::new(()).into_parts().0);
+        Ok(self.router.call(name, ctx, head, body, peer.addr).await)
+    }
+}
+
+/// `Expect: 100-continue` has been answered by the time the request is forwarded; any other expectation is passed on.
+const EXPECT_CONTINUE: ExpectContinue = ExpectContinue;
+struct ExpectContinue;
+impl ExpectContinue {
+    fn filter(&self, head: &Parts) -> HeaderName {
+        let continues = head.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        if continues { EXPECT } else { headers::RETRYABLE_REQUEST }
+    }
+}
+
+/// `GET http://host/p` means `Host: host` and `/p`; what follows is named and forwarded by that (§2.3).
+fn absolute_form(head: &mut Parts) {
+    let Some(authority) = head.uri.authority() else { return };
+    let Ok(host) = HeaderValue::from_str(authority.as_str()) else { return };
+    let target = head.uri.path_and_query().map_or("/", |p| if p.as_str().is_empty() { "/" } else { p.as_str() });
+    let Ok(uri) = target.parse() else { return };
+    head.headers.insert(HOST, host);
+    head.uri = uri;
+}
+
+/// Whether a response counts as a success: by the verdict of the stack below or behind, else by its status.
+fn succeeded(response: &Response<Body>) -> bool {
+    match response.headers().get(headers::SUCCESS_CLASS).and_then(|v| v.to_str().ok()?.parse::<f64>().ok()) {
+        Some(class) => class > 0.0,
+        None => !response.status().is_server_error(),
+    }
+}
+
+/// What leaves a server with `clearContext`: no `l5d-*` header, and no body that tells of the inside (§6.4).
+fn clear(response: &mut Response<Body>) {
+    if response.headers().contains_key(headers::ERR) {
+        *response.body_mut() = Body::empty();
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    let mine: Vec<_> = response.headers().keys().filter(|k| k.as_str().starts_with("l5d-")).cloned().collect();
+    for name in mine {
+        response.headers_mut().remove(name);
+    }
+}
+
+/// A request that has arrived and not been answered yet. Dropped without an answer it counts as Linkerd counts a
+/// requester that went away: 502.
+struct Arrived<'a> {
+    stack: &'a ServerStack,
+    began: Instant,
+    answered: bool,
+}
+
+impl Arrived<'_> {
+    fn answer(mut self, response: &Response<Body>) {
+        self.answered = true;
+        self.stack.status.response(response.status(), self.began.elapsed());
+    }
+}
+
+impl Drop for Arrived<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.stack.status.response(StatusCode::BAD_GATEWAY, self.began.elapsed());
+        }
+    }
+}
+
+/// The request counts of one request; dropped unfinished it counts as a failed response that nobody reads.
+struct Counting {
+    in_flight: Option<InFlight>,
+    began: Instant,
+}
+
+impl Counting {
+    fn finish(mut self, outcome: Outcome<'_>) {
+        if let Some(f) = self.in_flight.take() {
+            f.finish(outcome, self.began.elapsed());
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        if let Some(f) = self.in_flight.take() {
+            f.abandon_response(self.began.elapsed());
+        }
+    }
+}
+
+/// A place among the concurrent requests.
+struct Permit<'a>(&'a AtomicUsize);
+
+impl<'a> Permit<'a> {
+    fn take(c: &'a Concurrency) -> Option<Self> {
+        if c.now.fetch_add(1, Relaxed) >= c.limit {
+            c.now.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Self(&c.now))
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
