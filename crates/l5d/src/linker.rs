@@ -1,0 +1,380 @@
+//! The one place that knows every family of plug-ins: from a configuration without mistakes to a running process.
+//!
+//! [`Linker::build`] makes everything and opens nothing but access logs and name files, in Linkerd's order: tree,
+//! telemeters, namers, interpreters, routers, admin. [`Linker::run`] starts what was built: admin first, so that the
+//! metrics can be read whatever happens next, then telemeters, then the routers' servers; and ends it in the reverse
+//! order, with the metrics readable until the last request is answered.
+
+use std::{
+    fmt,
+    io::Write as _,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant as StdInstant, SystemTime},
+};
+
+use l5d_admin::{AdminConfig, AdminServer, Handler, Security, SecurityConfig, ServerInfo};
+use l5d_http::{
+    CLASSIFIERS, Classifier, ClassifierConfig, HttpRouter, HttpServer, IDENTIFIERS, IdentifierConfig, PROPAGATORS,
+    PropagatorConfig, RouterContext, RouterPlugins,
+};
+use l5d_namers::{INTERPRETERS, InterpreterConfig, NAMERS, NamerConfig, NamerContext};
+use l5d_naming::Namer;
+use l5d_net::{Drain, DrainTrigger, drain};
+use l5d_telemeters::{TELEMETERS, Telemeter, TelemeterConfig, TelemeterContext};
+use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use crate::{
+    config_json::config_json,
+    linker_config::{self, LinkerConfig, Plugins, Tables},
+    log::Log,
+    pages, process,
+    runtime::{Listening, Workers},
+};
+
+/// The plug-ins of this program.
+pub(crate) struct L5d;
+
+impl Plugins for L5d {
+    type Telemeter = dyn TelemeterConfig;
+    type Namer = dyn NamerConfig;
+    type Interpreter = dyn InterpreterConfig;
+    type Identifier = dyn IdentifierConfig;
+    type Classifier = dyn ClassifierConfig;
+    type Propagator = dyn PropagatorConfig;
+}
+
+/// The tables of this program.
+pub(crate) const TABLES: Tables<L5d> = Tables {
+    telemeters: TELEMETERS,
+    namers: NAMERS,
+    interpreters: INTERPRETERS,
+    identifiers: IDENTIFIERS,
+    classifiers: CLASSIFIERS,
+    propagators: PROPAGATORS,
+};
+
+/// Reads a configuration; see [`linker_config::load`].
+pub(crate) fn load(text: &str) -> Result<LinkerConfig<L5d>, Vec<l5d_config::ConfigError>> {
+    linker_config::load(text, &TABLES)
+}
+
+/// Why the process could not start, in words for the person who started it.
+#[derive(Debug)]
+pub(crate) struct StartError(pub(crate) String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn failed(e: impl fmt::Display) -> StartError {
+    StartError(e.to_string())
+}
+
+/// Everything, built.
+pub(crate) struct Linker {
+    tree: MetricsTree,
+    telemeters: Vec<Arc<dyn Telemeter>>,
+    routers: Vec<(Arc<HttpRouter>, Vec<Arc<HttpServer>>)>,
+    admin: AdminConfig,
+    identifier_port: Option<u16>,
+    grace: Duration,
+    handlers: Vec<Handler>,
+    shutdowns: mpsc::UnboundedReceiver<Option<Duration>>,
+    snapshot_interval: Duration,
+    workers: usize,
+    _process: Vec<GaugeGuard>,
+}
+
+/// What the command line adds to the configuration.
+pub(crate) struct Options {
+    pub(crate) snapshot_interval: Duration,
+    pub(crate) workers: usize,
+}
+
+impl Linker {
+    /// Builds everything that the configuration asks for. Must be called within the control runtime.
+    pub(crate) fn build(config: LinkerConfig<L5d>, options: &Options, log: &Log) -> Result<Self, StartError> {
+        let tree = MetricsTree::new();
+        let runtime = tokio::runtime::Handle::current();
+        let telemeter_context = TelemeterContext { tree: tree.clone() };
+        let telemeters = config
+            .telemeters
+            .into_iter()
+            .map(|t| t.config.build(&telemeter_context).map_err(failed))
+            .collect::<Result<Vec<_>, _>>()?;
+        let process = process::register(&tree);
+
+        let namer_context = NamerContext { runtime: runtime.clone() };
+        let mut namers: Vec<Arc<dyn Namer>> = Vec::new();
+        for namer in config.namers {
+            tree.scope("namer").scope(namer.config.prefix().show().trim_start_matches('/'));
+            namers.push(namer.config.build(&namer_context).map_err(failed)?);
+        }
+        tree.scope("namer");
+
+        let context = RouterContext { tree: tree.clone(), workers: options.workers, runtime };
+        let mut routers = Vec::new();
+        for router in config.routers {
+            let interpreter = match router.interpreter {
+                Some(i) => i.config.build(&namers, &namer_context).map_err(failed)?,
+                None => l5d_namers::default_interpreter(&namers, &namer_context),
+            };
+            let build = |c: &dyn ClassifierConfig| -> Arc<dyn Classifier> { c.build() };
+            let plugins = RouterPlugins {
+                interpreter,
+                identifiers: router.identifiers.iter().map(|i| i.config.build()).collect(),
+                classifiers: router.classifiers.iter().map(|c| c.as_ref().map(|c| build(&*c.config))).collect(),
+                propagator: router.propagator.as_ref().map(|p| p.config.build()),
+            };
+            routers.push(HttpRouter::build(&router.http, plugins, &context).map_err(failed)?);
+        }
+
+        let (shutdown, shutdowns) = mpsc::unbounded_channel();
+        let security = match config.admin.security {
+            None => None,
+            Some(s) => Some(
+                Security::new(SecurityConfig {
+                    ui_enabled: s.ui_enabled,
+                    control_enabled: s.control_enabled,
+                    diagnostics_enabled: s.diagnostics_enabled,
+                    path_whitelist: s.path_whitelist,
+                    path_blacklist: s.path_blacklist,
+                })
+                .map_err(failed)?,
+            ),
+        };
+        let admin = AdminConfig {
+            socket_options: config.admin.socket_options,
+            tls: config.admin.tls,
+            security,
+            ..AdminConfig::new(config.admin.addr)
+        };
+        let mut handlers = l5d_admin::base_handlers(l5d_admin::Base {
+            tree: tree.clone(),
+            levels: log.levels(),
+            shutdown: Arc::new(move |grace| {
+                let _ = shutdown.send(grace); // a second one while the first is at work changes nothing
+            }),
+            info: ServerInfo {
+                name: "l5d".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                build: "release".to_owned(),
+                build_revision: env!("CARGO_PKG_VERSION").to_owned(),
+                started: (SystemTime::now(), StdInstant::now()),
+            },
+        });
+        let listed: Vec<_> = routers.iter().map(|(router, _)| Arc::clone(router)).collect();
+        handlers.extend(pages::handlers(config_json(&config.tree), listed, &namers));
+        handlers.extend(telemeters.iter().flat_map(|t| t.handlers()));
+
+        Ok(Self {
+            tree,
+            telemeters,
+            routers,
+            admin,
+            identifier_port: config.admin.http_identifier_port,
+            grace: config.admin.shutdown_grace,
+            handlers: l5d_admin::with_index(handlers),
+            shutdowns,
+            snapshot_interval: options.snapshot_interval,
+            workers: options.workers,
+            _process: process,
+        })
+    }
+
+    /// Serves until a signal or `/admin/shutdown`, then shuts down in order. `ready` is called when everything listens.
+    ///
+    /// # Errors
+    /// When something cannot listen, or the shutdown takes longer than its grace.
+    pub(crate) async fn run(mut self, ready: impl FnOnce()) -> Result<(), StartError> {
+        let mut signals = Signals::new().map_err(failed)?;
+        let admin = AdminThreads::start(&mut self)?;
+        let snapshots = tokio::spawn(snapshots(Snapshotter::new(&self.tree), self.snapshot_interval));
+        let mut telemeters = JoinSet::new();
+        let (telemeters_trigger, telemeters_drain) = drain();
+        for telemeter in &self.telemeters {
+            telemeters.spawn(Arc::clone(telemeter).run(telemeters_drain.clone()));
+        }
+        drop(telemeters_drain);
+
+        let mut listening = Vec::new();
+        for (router, servers) in &self.routers {
+            for server in servers {
+                let listener = l5d_net::bind(server.addr(), server.socket_options()).map_err(|e| {
+                    StartError(format!("router {}: cannot listen on {}: {e}", router.label(), server.addr()))
+                })?;
+                let addr = listener.local_addr().map_err(failed)?;
+                tracing::info!("serving {} on {}", router.label(), addr);
+                listening.push(Listening { server: Arc::clone(server), listener });
+            }
+        }
+        let (trigger, workers_drain) = drain();
+        let workers =
+            Workers::start(self.workers, &listening, &self.tree, &workers_drain).map_err(failed)?;
+        drop((listening, workers_drain));
+        tracing::info!("initialized");
+        ready();
+
+        let grace = self.wait(&mut signals).await;
+        let deadline = Instant::now() + grace.max(Duration::from_secs(1));
+        self.stop(deadline, trigger, workers, telemeters_trigger, telemeters, admin).await?;
+        snapshots.abort();
+        Ok(())
+    }
+
+    /// Until somebody wants the process to end: the grace that it leaves.
+    async fn wait(&mut self, signals: &mut Signals) -> Duration {
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Hangup => {
+                        for (router, _) in &self.routers {
+                            if let Some(log) = router.access_log().filter(|log| log.rolls_on_signal()) {
+                                log.reopen();
+                            }
+                        }
+                    }
+                    Signal::End(name) => {
+                        tracing::info!("Received {name}. Shutting down ...");
+                        return self.grace;
+                    }
+                },
+                Some(grace) = self.shutdowns.recv() => {
+                    tracing::info!("Received /admin/shutdown. Shutting down ...");
+                    return grace.unwrap_or(self.grace);
+                }
+            }
+        }
+    }
+
+    async fn stop(
+        self,
+        deadline: Instant,
+        workers_trigger: DrainTrigger,
+        workers: Workers,
+        telemeters_trigger: DrainTrigger,
+        mut telemeters: JoinSet<()>,
+        admin: AdminThreads,
+    ) -> Result<(), StartError> {
+        let drained = workers_trigger.drain(deadline).await;
+        // Past the deadline the servers drop what is left at once.
+        let joined = tokio::task::spawn_blocking(move || workers.join());
+        let ended = tokio::time::timeout(Duration::from_secs(2), joined).await.is_ok();
+        for (router, _) in &self.routers {
+            router.close();
+        }
+        let flush = deadline.max(Instant::now() + Duration::from_secs(1));
+        telemeters_trigger.drain(flush).await;
+        telemeters.shutdown().await;
+        admin.stop(Instant::now() + Duration::from_secs(1)).await;
+        if drained && ended {
+            Ok(())
+        } else {
+            Err(StartError("requests were still in flight when the grace was over; they were cut off".to_owned()))
+        }
+    }
+}
+
+/// Rolls the windows of the stats, one interval after another from the start on.
+async fn snapshots(snapshotter: Snapshotter, interval: Duration) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        snapshotter.tick();
+    }
+}
+
+/// The admin server, and the identifier port if there is one, on a thread of their own.
+struct AdminThreads {
+    trigger: DrainTrigger,
+    thread: JoinHandle<()>,
+}
+
+impl AdminThreads {
+    fn start(linker: &mut Linker) -> Result<Self, StartError> {
+        let scheme = if linker.admin.tls.is_some() { "https" } else { "http" };
+        let mut servers = Vec::new();
+        if let Some(port) = linker.identifier_port {
+            let mut config = linker.admin.clone();
+            config.addr.set_port(port);
+            config.security = None;
+            let server = AdminServer::bind(config, &linker.tree).map_err(failed)?;
+            let routers = linker.routers.iter().map(|(router, _)| Arc::clone(router)).collect();
+            let addr = server.local_addr();
+            servers.push((server, vec![pages::identifier(routers)], format!("serving {scheme} identifier on /{addr}")));
+        }
+        let server = AdminServer::bind(linker.admin.clone(), &linker.tree).map_err(failed)?;
+        let addr = server.local_addr();
+        let handlers = std::mem::take(&mut linker.handlers);
+        servers.push((server, handlers, format!("serving {scheme} admin on /{addr}")));
+
+        let (trigger, admin_drain) = drain();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || runtime.block_on(serve_admin(servers, admin_drain)))
+            .map_err(failed)?;
+        Ok(Self { trigger, thread })
+    }
+
+    async fn stop(self, deadline: Instant) {
+        self.trigger.drain(deadline).await;
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+    }
+}
+
+async fn serve_admin(servers: Vec<(AdminServer, Vec<Handler>, String)>, drain: Drain) {
+    let mut tasks = JoinSet::new();
+    for (server, handlers, serving) in servers {
+        tracing::info!("{serving}");
+        tasks.spawn(server.serve(handlers, drain.clone()));
+    }
+    drop(drain);
+    while let Some(result) = tasks.join_next().await {
+        if let Ok(Err(error)) = result {
+            tracing::error!(%error, "the admin server cannot serve");
+        }
+    }
+}
+
+/// The signals that the process listens to.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+enum Signal {
+    End(&'static str),
+    Hangup,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::End("SIGINT"),
+            _ = self.terminate.recv() => Signal::End("SIGTERM"),
+            _ = self.hangup.recv() => Signal::Hangup,
+        }
+    }
+}
+
+/// Prints to standard output, which may be closed.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,72 @@
+//! The admin pages that know routers and namers. One file a page where it is more than a line.
+
+mod delegator;
+
+use std::sync::Arc;
+
+use http::Request;
+use l5d_admin::{Handler, Response};
+use l5d_http::HttpRouter;
+use l5d_naming::Namer;
+use serde_json::{Map, Value, json};
+
+/// `/config.json`, `/bound-names.json`, `/client_state.json`, `/delegator.json`, `/namer_state/…`.
+pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[Arc<dyn Namer>]) -> Vec<Handler> {
+    let config = config.into_bytes();
+    let for_names: Vec<_> = namers.to_vec();
+    let for_states = routers.clone();
+    let mut handlers = vec![
+        Handler::of("/config.json", move |_| {
+            Response::of("application/json;charset=UTF-8", config.clone())
+        })
+        .in_nav("config"),
+        Handler::of("/bound-names.json", move |_| {
+            let mut names: Vec<_> = for_names.iter().flat_map(|n| n.names()).map(|p| p.show()).collect();
+            names.sort();
+            Response::json(json!(names).to_string())
+        }),
+        Handler::of("/client_state.json", move |_| Response::json(client_state(&for_states).to_string())),
+        delegator::handler(routers, namers),
+    ];
+    for namer in namers {
+        let prefix = namer.prefix().show();
+        let path = format!("/namer_state{}.json", prefix.strip_prefix("/#").unwrap_or(&prefix));
+        if namer.state_json().is_some() {
+            let namer = Arc::clone(namer);
+            handlers.push(Handler::of(path, move |_| Response::json(namer.state_json().unwrap_or_default())));
+        }
+    }
+    handlers
+}
+
+fn client_state(routers: &[Arc<HttpRouter>]) -> Value {
+    let mut all = Map::new();
+    for router in routers {
+        for (id, state, addresses) in router.client_states() {
+            let addresses: Vec<_> = addresses.iter().map(|a| a.to_string()).collect();
+            all.insert(id, json!({ "state": state, "addresses": addresses }));
+        }
+    }
+    Value::Object(all)
+}
+
+/// The page of the identifier port: what each router would call the request (`httpIdentifierPort`).
+pub(crate) fn identifier(routers: Vec<Arc<HttpRouter>>) -> Handler {
+    Handler::of("/", move |request| {
+        let mut all = Map::new();
+        for router in &routers {
+            let mut head = Request::new(()).into_parts().0;
+            head.method = request.method.clone();
+            head.uri = request.uri.clone();
+            head.version = request.version;
+            head.headers = request.headers.clone();
+            let found = match router.identify(&mut head) {
+                Err(reason) => json!({ "error": reason }),
+                Ok(path) if router.base_dtab().is_empty() => json!({ "path": path.show() }),
+                Ok(path) => json!({ "path": path.show(), "dtab": router.base_dtab().to_string() }),
+            };
+            all.insert(router.label().to_owned(), found);
+        }
+        Response::json(Value::Object(all).to_string())
+    })
+}
