@@ -4,7 +4,16 @@
 //! every telemeter, and a gentle client that keeps the numbers moving. The configuration is an ordinary one, read like
 //! any other; only the upstreams' ports are filled in.
 
-use std::{convert::Infallible, io, net::Ipv4Addr, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -107,19 +116,14 @@ l5d -io.buoyant.telemetry.admin.histogramSnapshotInterval=5.seconds demo shorten
 
 async fn serve(kind: Upstream, listener: TcpListener) {
     let mut connections = JoinSet::new();
-    let mut served = 0_u64;
+    let served = Arc::new(AtomicU64::new(0));
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((tcp, _)) = accepted else { continue };
-                served += 1;
-                let first = served;
+                let served = Arc::clone(&served);
                 connections.spawn(async move {
-                    let count = std::cell::Cell::new(first);
-                    let service = service_fn(|request| {
-                        count.set(count.get() + 1);
-                        answer(kind, count.get(), request)
-                    });
+                    let service = service_fn(|request| answer(kind, served.fetch_add(1, Relaxed), request));
                     // A connection that breaks is the proxy's to count.
                     let _ = server::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
                 });
@@ -136,7 +140,7 @@ async fn answer(kind: Upstream, count: u64, _: Request<Incoming>) -> Result<Resp
             tokio::time::sleep(Duration::from_millis(50 + count * 37 % 200)).await;
             (StatusCode::OK, "sorry to keep you waiting\n")
         }
-        Upstream::Flaky if count % 5 == 0 => (StatusCode::INTERNAL_SERVER_ERROR, "not now\n"),
+        Upstream::Flaky if count % 5 == 4 => (StatusCode::INTERNAL_SERVER_ERROR, "not now\n"),
         Upstream::Flaky => (StatusCode::OK, "fine, this time\n"),
     };
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
     fs::OpenOptions,
-    io::{self, Write as _},
+    io,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
