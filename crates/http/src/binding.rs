@@ -1,10 +1,13 @@
-//! Binding: from a logical name to the clients that serve it, cached and live (http-behaviour §5).
+//! Binding: from a logical name to the clients that serve it, live (http-behaviour §5).
 //!
-//! Four caches, as Finagle's `DstBindingFactory` has them: by logical name and request dtab, by bound tree, by bound id
-//! with residual, by bound id. A request only looks into the first: what a name comes to is kept up to date by a task of
-//! that entry, which follows the interpreter's answer and goes through the other three whenever it changes.
+//! A [`Binding`] follows the interpreter's answer for one name. Turning a bound tree into clients, through the tree,
+//! bound and client caches, is left to the first request that needs it, as in Finagle's `DynBoundFactory`: a name that
+//! changes a hundred times between two requests costs one look-up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use l5d_naming::{Activity, Bound as BoundName, NameTree, State};
@@ -13,15 +16,15 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::stack::bound::Choice;
 
-/// What a name comes to at the moment.
+/// What a name is bound to at the moment.
 #[derive(Debug)]
 pub(crate) enum Resolved {
     /// Not known yet.
     Pending,
     /// Naming failed, and nothing good is known from before.
     Failed(Arc<str>),
-    /// The ways there are.
-    Tree(CacheLease<Choice>),
+    /// A tree, and the clients in its place once a request has asked for them.
+    Tree(NameTree<BoundName>, OnceLock<CacheLease<Choice>>),
 }
 
 /// A name's binding, followed until this is dropped.
@@ -33,12 +36,8 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
-    /// Follows `activity`; `resolve` turns each of its trees into clients.
-    pub(crate) fn follow(
-        mut activity: Activity<NameTree<BoundName>>,
-        resolve: impl Fn(&NameTree<BoundName>) -> CacheLease<Choice> + Send + 'static,
-        runtime: &tokio::runtime::Handle,
-    ) -> Self {
+    /// Follows `activity`.
+    pub(crate) fn follow(mut activity: Activity<NameTree<BoundName>>, runtime: &tokio::runtime::Handle) -> Self {
         let current = Arc::new(ArcSwap::from_pointee(Resolved::Pending));
         let (settle, settled) = watch::channel(false);
         let store = {
@@ -46,9 +45,9 @@ impl Binding {
             move |state: State<NameTree<BoundName>>| {
                 let next = match state {
                     State::Pending => return, // what was known before still serves
-                    State::Failed(_) if matches!(**current.load(), Resolved::Tree(_)) => return,
+                    State::Failed(_) if matches!(**current.load(), Resolved::Tree(..)) => return,
                     State::Failed(why) => Resolved::Failed(why),
-                    State::Ok(tree) => Resolved::Tree(resolve(&tree)),
+                    State::Ok(tree) => Resolved::Tree(tree, OnceLock::new()),
                 };
                 current.store(Arc::new(next));
                 settle.send_replace(true);
@@ -66,7 +65,7 @@ impl Binding {
         Self { current, settled, task: Some(task) }
     }
 
-    /// What the name comes to; waits while that is not known, at most for `limit`. `None` when the wait was in vain.
+    /// What the name is bound to; waits while that is not known, at most for `limit`. `None` when the wait was in vain.
     pub(crate) async fn get(&self, limit: Duration) -> Option<Arc<Resolved>> {
         let now = self.current.load();
         if !matches!(**now, Resolved::Pending) {

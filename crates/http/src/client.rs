@@ -1,7 +1,9 @@
 //! One endpoint: its connections, the sessions on them, and the pool of those that wait for work.
 //!
-//! Each worker keeps its own idle connections, newest first, so that a request finds one without waking another core;
-//! an endpoint with `hostConnectionPool.maxSize` keeps one list for all workers, since the limit is the process's. A
+//! Each worker keeps its own idle connections, newest first, so that a request finds one without waking another core. A
+//! worker that has none borrows one of another's, which goes home afterwards: a quiet process needs no more connections
+//! than it has requests at a time. A worker that borrows often opens its own. An endpoint with
+//! `hostConnectionPool.maxSize` keeps one list for all workers, since the limit is the process's. A
 //! [`Session`] is a connection lent to one exchange: it comes back by [`Session::release`] and is closed when dropped.
 //! Each connection is driven by a task of its own on the worker that opened it; that task also ends it when its idle or
 //! life time is over.
@@ -145,11 +147,28 @@ pub(crate) struct Endpoint {
 /// What an endpoint has once it has been picked.
 struct Built {
     accrual: Accrual,
-    idle: Vec<Mutex<Vec<Parked>>>,
+    idle: Vec<IdleList>,
     limit: Option<Arc<Semaphore>>,
     waiting: AtomicUsize,
     fast_failed: AtomicBool,
     _available: GaugeGuard,
+}
+
+/// One worker's idle connections.
+#[derive(Default)]
+struct IdleList {
+    parked: Mutex<Vec<Parked>>,
+    /// How often in a row this worker had to borrow.
+    borrowed: AtomicUsize,
+}
+
+/// So often in a row a worker borrows; then it opens a connection of its own.
+const MAX_BORROWED: usize = 16;
+
+impl IdleList {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Parked>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Parked {
@@ -187,7 +206,7 @@ impl Endpoint {
             let lists = if settings.pool.max_size.is_some() { 1 } else { self.context.workers };
             Built {
                 accrual: Accrual::new(&settings.accrual, metrics.accrual.clone(), Instant::now()),
-                idle: (0..lists).map(|_| Mutex::default()).collect(),
+                idle: (0..lists).map(|_| IdleList::default()).collect(),
                 limit: settings.pool.max_size.map(|n| Arc::new(Semaphore::new(n as usize))),
                 waiting: AtomicUsize::new(0),
                 fast_failed: AtomicBool::new(false),
@@ -294,13 +313,9 @@ impl Endpoint {
         Ok(permit)
     }
 
-    fn list<'a>(&self, built: &'a Built) -> &'a Mutex<Vec<Parked>> {
-        &built.idle[worker::index() % built.idle.len()]
-    }
-
     async fn take_idle(&self, built: &Built, metrics: &EndpointMetrics) -> Option<Parked> {
         loop {
-            let mut parked = self.list(built).lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let mut parked = Self::pop(built)?;
             if !parked.link.take() {
                 continue; // its task has closed it, and counted it out
             }
@@ -319,6 +334,18 @@ impl Endpoint {
                 return Some(parked);
             }
         }
+    }
+
+    /// An idle connection of this worker, or of another's.
+    fn pop(built: &Built) -> Option<Parked> {
+        let mine = worker::index() % built.idle.len();
+        if let Some(parked) = built.idle[mine].lock().pop() {
+            return Some(parked);
+        }
+        if built.idle.len() == 1 || built.idle[mine].borrowed.fetch_add(1, Relaxed) >= MAX_BORROWED {
+            return None;
+        }
+        built.idle.iter().find_map(|list| list.lock().pop())
     }
 
     /// Opens a connection and the task that drives it.
@@ -355,7 +382,10 @@ impl Endpoint {
             .handshake(TokioIo::new(io))
             .await
             .map_err(|e| Error::new(Kind::ConnectFailed, e.to_string()))?;
-        let link = Arc::new(Link { state: AtomicU8::new(BUSY), counts });
+        let built = self.built();
+        let home = worker::index() % built.idle.len();
+        built.idle[home].borrowed.store(0, Relaxed);
+        let link = Arc::new(Link { state: AtomicU8::new(BUSY), home, counts });
         tokio::spawn(drive(connection, Arc::clone(&link), Arc::downgrade(self)));
         Ok(Parked { sender, link })
     }
@@ -415,21 +445,17 @@ impl Endpoint {
         let metrics = self.context.metrics();
         metrics.pool_cached.incr();
         parked.link.state.store(IDLE, Release);
-        self.list(built).lock().unwrap_or_else(PoisonError::into_inner).push(parked);
+        built.idle[parked.link.home].lock().push(parked);
     }
 
     /// Forgets an idle connection that its task has closed.
     fn unpark(&self, link: &Arc<Link>) {
         let Some(built) = self.built.get() else { return };
-        for list in &built.idle {
-            list.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| !Arc::ptr_eq(&p.link, link));
-        }
+        built.idle[link.home].lock().retain(|p| !Arc::ptr_eq(&p.link, link));
     }
 
     fn idle_count(&self) -> usize {
-        self.built.get().map_or(0, |b| {
-            b.idle.iter().map(|l| l.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
-        })
+        self.built.get().map_or(0, |b| b.idle.iter().map(|list| list.lock().len()).sum())
     }
 }
 
@@ -452,6 +478,8 @@ impl fmt::Debug for Endpoint {
 /// The state of a connection, shared by its session and its task.
 struct Link {
     state: AtomicU8,
+    /// The list of the worker whose task drives it.
+    home: usize,
     counts: Arc<crate::stats::OpenConnection>,
 }
 

@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -109,9 +112,12 @@ struct PathKey {
 
 /// The three lower caches, and what it takes to fill them.
 struct Lower {
-    trees: Cache<(Path, String), Choice>,
-    bounds: Cache<(Path, Path), Bound>,
+    /// By binding and tree: two bindings are never the same to Finagle, and each is counted.
+    trees: Cache<(u64, String), Choice>,
+    /// By binding, id and residual.
+    bounds: Cache<(u64, Path, Path), Bound>,
     clients: Cache<Path, Arc<Scoped<Arc<Client>>>>,
+    next_binding: AtomicU64,
     client_scopes: Arc<Scopes<Arc<Client>>>,
     client_rules: ClientRules,
     limits: MessageLimits,
@@ -172,6 +178,7 @@ impl HttpRouter {
             trees: Cache::new(caches.trees.get(), ttl, 1, stats("tree")),
             bounds: Cache::new(caches.bounds.get(), ttl, 1, stats("bound")),
             clients: Cache::new(caches.clients.get(), ttl, 1, stats("client")),
+            next_binding: AtomicU64::new(0),
             client_scopes: Scopes::new(scope.scope("client")),
             client_rules: ClientRules::new(&config.client),
             limits,
@@ -272,7 +279,7 @@ impl HttpRouter {
         self.access_log.as_ref()
     }
 
-    /// The clients there are at the moment: id, state and addresses, for `/client_state.json`.
+    /// The clients there are at the moment, the oldest first: id, state and addresses, for `/client_state.json`.
     pub fn client_states(&self) -> Vec<(String, String, Vec<Arc<str>>)> {
         let mut states: Vec<_> = self
             .lower
@@ -281,11 +288,11 @@ impl HttpRouter {
             .iter()
             .map(|client| {
                 let (state, addresses) = client.show_state();
-                (client.id().show(), state, addresses)
+                (client.born(), client.id().show(), state, addresses)
             })
             .collect();
-        states.sort();
-        states
+        states.sort_by_key(|(born, ..)| *born);
+        states.into_iter().map(|(_, id, state, addresses)| (id, state, addresses)).collect()
     }
 
     /// What a request is called, for the identifier port: the name with its prefix, or why it has none.
@@ -331,14 +338,15 @@ impl HttpRouter {
     fn path_stack(&self, name: &Path, local_dtab: &Dtab) -> PathStack {
         let service = self.services.get(name, |scope| Service::new(scope, self.service_rules.settings(name)));
         let activity = self.interpreter.bind(&self.base_dtab.concat(local_dtab), name);
-        let (lower, path) = (Arc::clone(&self.lower), name.clone());
-        let binding = Binding::follow(activity, move |tree| lower.tree(&path, tree), &self.runtime);
+        let lower = Arc::clone(&self.lower);
+        let binding_id = lower.next_binding.fetch_add(1, Relaxed);
         PathStack::new(
             name.clone(),
             local_dtab.clone(),
             Arc::clone(&self.base_dtab),
             service,
-            binding,
+            Binding::follow(activity, &self.runtime),
+            Box::new(move |tree| lower.tree(binding_id, tree)),
             self.error_limits,
             self.binding_timeout,
         )
@@ -353,27 +361,27 @@ impl std::fmt::Debug for HttpRouter {
 
 impl Lower {
     /// The clients behind a bound tree.
-    fn tree(self: &Arc<Self>, path: &Path, tree: &NameTree<BoundName>) -> CacheLease<Choice> {
+    fn tree(self: &Arc<Self>, binding: u64, tree: &NameTree<BoundName>) -> CacheLease<Choice> {
         let now = Instant::now();
         let mut shown = String::new();
         show(tree, &mut shown);
-        self.trees.acquire(0, &(path.clone(), shown), now, |_| self.choice(tree, now))
+        self.trees.acquire(0, &(binding, shown), now, |_| self.choice(binding, tree, now))
     }
 
-    fn choice(self: &Arc<Self>, tree: &NameTree<BoundName>, now: Instant) -> Choice {
+    fn choice(self: &Arc<Self>, binding: u64, tree: &NameTree<BoundName>, now: Instant) -> Choice {
         match tree {
-            NameTree::Leaf(name) => Choice::One(Leaf::new(self.bound(name, now))),
-            NameTree::Alt(trees) => trees.first().map_or(Choice::None, |t| self.choice(t, now)),
+            NameTree::Leaf(name) => Choice::One(Leaf::new(self.bound(binding, name, now))),
+            NameTree::Alt(trees) => trees.first().map_or(Choice::None, |t| self.choice(binding, t, now)),
             NameTree::Union(trees) => {
-                let ways: Vec<_> = trees.iter().map(|(weight, t)| (*weight, self.choice(t, now))).collect();
+                let ways: Vec<_> = trees.iter().map(|(weight, t)| (*weight, self.choice(binding, t, now))).collect();
                 if ways.is_empty() { Choice::None } else { Choice::Union(ways.into()) }
             }
             NameTree::Neg | NameTree::Fail | NameTree::Empty => Choice::None,
         }
     }
 
-    fn bound(self: &Arc<Self>, name: &BoundName, now: Instant) -> CacheLease<Bound> {
-        let bound = self.bounds.acquire(0, &(name.id.clone(), name.residual.clone()), now, |_| {
+    fn bound(self: &Arc<Self>, binding: u64, name: &BoundName, now: Instant) -> CacheLease<Bound> {
+        let bound = self.bounds.acquire(0, &(binding, name.id.clone(), name.residual.clone()), now, |_| {
             let client = self.clients.acquire(0, &name.id, now, |_| self.client(name));
             Bound::new(client, &name.residual)
         });

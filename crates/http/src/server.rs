@@ -31,6 +31,9 @@ use crate::{
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The first byte of a TLS handshake's record.
+const TLS_HANDSHAKE: u8 = 22;
+
 /// How a server treats its connections.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionRules {
@@ -136,7 +139,15 @@ impl HttpServer {
             None => Stream::Tcp(tcp),
             Some(tls) => {
                 let began = Instant::now();
-                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await;
+                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, async {
+                    // Whoever does not begin a handshake is not told of it in TLS: the connection just ends.
+                    let mut first = [0];
+                    if tcp.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+                        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "this is not TLS"));
+                    }
+                    tls.accept(tcp).await
+                })
+                .await;
                 let ok = matches!(accepted, Ok(Ok(_)));
                 stats.handshake(ok, began.elapsed());
                 match accepted {

@@ -1,6 +1,8 @@
 //! `io.l5d.header.token`: the value of a header, by default `Host`, is one segment of the name, as it is: neither
 //! lower-cased nor split, a port stays.
 
+use std::borrow::Cow;
+
 use http::{HeaderName, request::Parts};
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_naming::Path;
@@ -52,6 +54,15 @@ pub(super) fn read_header(f: &mut Fields<'_>, default: &str, cx: &mut Cx) -> Opt
     }))
 }
 
+/// A header's bytes as a segment: Netty reads them as ISO-8859-1 and a path writes UTF-8, so `é` is named `\xc3\xa9`.
+fn segment(value: &[u8]) -> Cow<'_, [u8]> {
+    if value.is_ascii() {
+        Cow::Borrowed(value)
+    } else {
+        Cow::Owned(value.iter().map(|b| char::from(*b)).collect::<String>().into_bytes())
+    }
+}
+
 impl IdentifierConfig for HeaderToken {
     fn build(&self) -> Box<dyn Identifier> {
         Box::new(self.clone())
@@ -61,7 +72,7 @@ impl IdentifierConfig for HeaderToken {
 impl Identifier for HeaderToken {
     fn identify(&self, head: &mut Parts) -> Identification {
         match head.headers.get(&self.header) {
-            Some(value) if !value.is_empty() => Identification::Identified(Path::from_segments([value.as_bytes()])),
+            Some(value) if !value.is_empty() => Identification::Identified(Path::from_segments([segment(value.as_bytes())])),
             _ => Identification::Unidentified(format!("{} header is absent", self.shown)),
         }
     }

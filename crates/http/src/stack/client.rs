@@ -146,6 +146,7 @@ pub(crate) struct Client {
     access_log: Option<Arc<AccessLog>>,
     propagator: Arc<dyn Propagator>,
     synthetic: Option<StatusCode>,
+    born: Instant,
 }
 
 type EndpointKey = (std::net::SocketAddr, Option<Arc<str>>);
@@ -234,6 +235,7 @@ impl Client {
             access_log: params.access_log,
             propagator: params.propagator,
             synthetic: synthetic.and_then(|code| StatusCode::from_u16(code).ok()),
+            born: Instant::now(),
             id,
             scope,
             settings: params.settings,
@@ -287,6 +289,11 @@ impl Client {
     /// The bound id.
     pub(crate) fn id(&self) -> &Path {
         &self.id
+    }
+
+    /// When it was made.
+    pub(crate) fn born(&self) -> Instant {
+        self.born
     }
 
     /// `client_state.json`'s view: the state's name and the addresses.
@@ -359,12 +366,9 @@ impl Client {
             reason = "budgets are small and positive")]
         let allowance = (REQUEUE_SHARE * self.budget.balance(Instant::now()) as f64).ceil() as u64;
         let result = loop {
-            let began = Instant::now();
+            let timed = Timed { status: &self.status, began: Instant::now(), done: false };
             let result = self.dispatch(session, &mut attempt).await;
-            match &result {
-                Ok(response) => self.status.response(response.status(), began.elapsed()),
-                Err(_) => self.status.error(began.elapsed()),
-            }
+            timed.finish(&result);
             match result {
                 Err(e) if e.safe_to_retry && attempt.can_resend() => {
                     let now = Instant::now();
@@ -630,6 +634,8 @@ impl Client {
             || length.is_some_and(|n| n <= self.limits.buffer_bytes)
             || (until_close && head.version == Version::HTTP_10);
         if whole {
+            // Only the end of the connection tells where such a body ends: it passes as a stream, and is relayed whole.
+            let stream = until_close.then(|| self.messages.response_stream.open());
             let bytes = match collect(incoming, BUFFER_LIMIT).await {
                 Ok(bytes) => bytes,
                 Err(CollectError::TooLong) => {
@@ -639,8 +645,18 @@ impl Client {
                     return Err(self.remote(Kind::ChannelClosed, &show(&e), endpoint, trace));
                 }
             };
-            session.release();
-            self.messages.response_bytes.add(bytes.len() as u64);
+            if attempt.head.version == Version::HTTP_10 {
+                drop(session); // whoever speaks 1.0 is not asked twice on one connection
+            } else {
+                session.release();
+            }
+            match stream {
+                None => self.messages.response_bytes.add(bytes.len() as u64),
+                Some(stream) => {
+                    stream.chunk(bytes.len());
+                    head.extensions.insert(ClosedStream(bytes.len()));
+                }
+            }
             if !bodiless {
                 head.headers.remove(TRANSFER_ENCODING);
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
@@ -747,8 +763,36 @@ impl Attempt<'_> {
     }
 }
 
+/// A response whose end was the end of its connection: to the statistics it is a stream, though it is relayed whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClosedStream(pub(crate) usize);
+
 /// The largest body that is ever held whole.
 const BUFFER_LIMIT: u64 = i32::MAX as u64;
+
+/// One try's status and time; a dropped try ended without a response.
+struct Timed<'a> {
+    status: &'a StatusStats,
+    began: Instant,
+    done: bool,
+}
+
+impl Timed<'_> {
+    fn finish(mut self, result: &Result<Response<Body>, Error>) {
+        if let Ok(response) = result {
+            self.done = true;
+            self.status.response(response.status(), self.began.elapsed());
+        }
+    }
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.status.error(self.began.elapsed());
+        }
+    }
+}
 
 /// One try's counts; a dropped try counts as given up.
 struct Try<'a> {

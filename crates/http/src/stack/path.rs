@@ -17,8 +17,9 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Response, request::Parts};
-use l5d_naming::{Dtab, Path};
+use l5d_naming::{Bound as BoundName, Dtab, NameTree, Path};
 use l5d_router::{
+    cache::CacheLease,
     classify::Class,
     error::{Error, Kind},
     retry::RetryBudget,
@@ -37,7 +38,10 @@ use crate::{
     respond::{self, ErrorLimits},
     scopes::Scoped,
     settings::ServiceSettings,
-    stack::client::{Attempt, GivenUp},
+    stack::{
+        bound::Choice,
+        client::{Attempt, GivenUp},
+    },
 };
 
 /// A classifier with what is true for every kind of it applied to one request.
@@ -110,22 +114,28 @@ pub(crate) struct PathStack {
     dst_service: HeaderValue,
     service: Arc<Scoped<Service>>,
     binding: Binding,
+    resolve: Resolve,
     limits: ErrorLimits,
     binding_timeout: Duration,
 }
 
+/// Finds or makes the clients of a bound tree.
+pub(crate) type Resolve = Box<dyn Fn(&NameTree<BoundName>) -> CacheLease<Choice> + Send + Sync>;
+
 impl PathStack {
+    #[expect(clippy::too_many_arguments, reason = "called in one place, with one name each")]
     pub(crate) fn new(
         path: Path,
         local_dtab: Dtab,
         base_dtab: Arc<Dtab>,
         service: Arc<Scoped<Service>>,
         binding: Binding,
+        resolve: Resolve,
         limits: ErrorLimits,
         binding_timeout: Duration,
     ) -> Self {
         let dst_service = HeaderValue::from_str(&path.show()).unwrap_or_else(|_| HeaderValue::from_static("/"));
-        Self { path, local_dtab, base_dtab, dst_service, service, binding, limits, binding_timeout }
+        Self { path, local_dtab, base_dtab, dst_service, service, binding, resolve, limits, binding_timeout }
     }
 
     /// Answers a request.
@@ -240,7 +250,7 @@ impl PathStack {
             Error::new(Kind::BindingTimeout, text)
         })?;
         let choice = match &*resolved {
-            Resolved::Tree(choice) => choice,
+            Resolved::Tree(tree, choice) => choice.get_or_init(|| (self.resolve)(tree)),
             Resolved::Failed(why) => {
                 return Err(Error::new(Kind::NamingFailed, why.as_ref()));
             }

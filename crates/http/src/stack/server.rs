@@ -26,7 +26,7 @@ use std::{
 
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
     request::Parts,
 };
 use hyper::body::Incoming;
@@ -46,7 +46,7 @@ use crate::{
     identifiers::describe,
     respond::{self, ErrorLimits},
     router::HttpRouter,
-    stack::client::{content_length, head_bytes},
+    stack::client::{ClosedStream, content_length, head_bytes},
     stats::{ConnectionStats, MessageStats, StatusStats},
 };
 
@@ -185,6 +185,8 @@ impl ServerStack {
         let began = Instant::now();
         let arrived = Arrived { stack: self, began, answered: false };
         let method = head.method.clone();
+        let closes = head.version == Version::HTTP_10
+            && !head.headers.get(CONNECTION).is_some_and(|v| headers::has_token(v, "keep-alive"));
         let accepts = self.rules.compression.accepted(&head);
         let mut response = self.answer(peer, &mut head, body, began).await;
         if self.rules.clear_context {
@@ -199,6 +201,9 @@ impl ServerStack {
         } else {
             self.rules.compression.apply(accepts, &method, &mut response);
         }
+        if closes {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         arrived.answer(&response);
         if response.body().is_stream() {
             let stack = Arc::clone(self);
@@ -207,6 +212,8 @@ impl ServerStack {
             body.on_failure(move || {
                 stack.stream_failures.count_with_total("failures", Kind::ChannelClosed.chain());
             });
+        } else if let Some(ClosedStream(bytes)) = response.extensions_mut().remove() {
+            self.messages.response_stream.open().chunk(bytes);
         } else if let Some(bytes) = response.body().as_full() {
             self.messages.response_bytes.add(bytes.len() as u64);
         }

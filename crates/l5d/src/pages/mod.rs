@@ -10,6 +10,9 @@ use l5d_http::HttpRouter;
 use l5d_naming::Namer;
 use serde_json::{Map, Value, json};
 
+/// The type that Linkerd's own pages have, as opposed to those of its libraries.
+const JSON_UTF8: &str = "application/json;charset=UTF-8";
+
 /// `/config.json`, `/bound-names.json`, `/client_state.json`, `/delegator.json`, `/namer_state/…`.
 pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[Arc<dyn Namer>]) -> Vec<Handler> {
     let config = config.into_bytes();
@@ -17,7 +20,7 @@ pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[
     let for_states = routers.clone();
     let mut handlers = vec![
         Handler::of("/config.json", move |_| {
-            Response::of("application/json;charset=UTF-8", config.clone())
+            Response::of(JSON_UTF8, config.clone())
         })
         .in_nav("config"),
         Handler::of("/bound-names.json", move |_| {
@@ -25,7 +28,7 @@ pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[
             names.sort();
             Response::json(json!(names).to_string())
         }),
-        Handler::of("/client_state.json", move |_| Response::json(client_state(&for_states).to_string())),
+        Handler::of("/client_state.json", move |_| Response::of(JSON_UTF8, client_state(&for_states))),
         delegator::handler(routers, namers),
     ];
     for namer in namers {
@@ -39,15 +42,16 @@ pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[
     handlers
 }
 
-fn client_state(routers: &[Arc<HttpRouter>]) -> Value {
-    let mut all = Map::new();
+/// The clients in the order of their making, each with its state first, as Linkerd writes them.
+fn client_state(routers: &[Arc<HttpRouter>]) -> String {
+    let mut entries = Vec::new();
     for router in routers {
         for (id, state, addresses) in router.client_states() {
-            let addresses: Vec<_> = addresses.iter().map(|a| a.to_string()).collect();
-            all.insert(id, json!({ "state": state, "addresses": addresses }));
+            let addresses: Vec<&str> = addresses.iter().map(|a| &**a).collect();
+            entries.push(format!("{}:{{\"state\":{},\"addresses\":{}}}", json!(id), json!(state), json!(addresses)));
         }
     }
-    Value::Object(all)
+    format!("{{{}}}", entries.join(","))
 }
 
 /// The page of the identifier port: what each router would call the request (`httpIdentifierPort`).
