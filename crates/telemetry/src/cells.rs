@@ -12,9 +12,11 @@
 //!
 //! Relaxed is enough everywhere but for the last handle's drop: a count has no companion that it must agree with.
 //!
-//! Cost, and what the next step may change without touching another file: `add` is a thread-local look-up, a compare of
-//! the tree, two bounds checks and a load and store in a page. The pages (1024 slots each) come as a worker first meets
-//! them. Per counter that is 12 bytes here and 8 more per worker that uses it.
+//! What it costs: `add` looks up a thread-local, compares the tree, checks two bounds, loads and stores. Pages hold 1024
+//! slots and come as a worker first meets them; per counter that is 12 bytes here and 8 more per worker that uses its
+//! page. How a worker finds its cell is known to `Slot::add`, `Local` and `Cells::sum` only: a table without pages (the
+//! owner may move it under the write lock, being the only writer) or a thread-local without a `RefCell` needs no other
+//! change.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;

@@ -7,6 +7,9 @@
 //!
 //! The count of a bucket is written before the sum, so a reading may see a sample's count and not yet its value; the next
 //! reading sees the rest. Nothing is lost, and count and percentiles always agree, being the same numbers.
+//!
+//! What it costs: 16 bytes per block in a histogram, as a `OnceLock` has its own state, 256 bytes per block that was hit,
+//! per worker; and once per stat 512 bytes per block in `Seen`, whose counts are wide.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

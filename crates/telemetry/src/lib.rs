@@ -14,6 +14,7 @@
 //! | `histogram.rs`, `stat.rs` | the buckets behind a stat, its window and its totals |
 //! | `buckets.rs` | Finagle's bucket limits and percentiles: pure arithmetic |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
+//! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
 //!
 //! # Locks
@@ -24,6 +25,7 @@
 
 mod buckets;
 mod cells;
+mod collide;
 mod counter;
 pub mod format;
 mod gauge;

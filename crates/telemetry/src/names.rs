@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::collide::{Base, Letters};
+
 /// The keys in use, by number.
-#[derive(Default)]
 pub(crate) struct Names {
+    base: Base,
     list: Vec<Entry>,
     free: Vec<u32>,
     numbers: HashMap<Arc<str>, u32, RandomState>,
@@ -15,6 +17,7 @@ pub(crate) struct Names {
 
 struct Entry {
     name: Name,
+    letters: Letters,
     uses: u32,
 }
 
@@ -56,13 +59,25 @@ impl Name {
 }
 
 impl Names {
+    pub(crate) fn new() -> Self {
+        Self { base: Base::new(), list: Vec::new(), free: Vec::new(), numbers: HashMap::default() }
+    }
+
+    pub(crate) fn base(&self) -> Base {
+        self.base
+    }
+
+    pub(crate) fn letters(&self, number: u32) -> Letters {
+        self.list[number as usize].letters
+    }
+
     /// The number of a key, for one more user.
     pub(crate) fn take(&mut self, text: &str) -> u32 {
         if let Some(&number) = self.numbers.get(text) {
             self.list[number as usize].uses += 1;
             return number;
         }
-        let entry = Entry { name: Name::new(text), uses: 1 };
+        let entry = Entry { name: Name::new(text), letters: self.base.letters(text), uses: 1 };
         let key = entry.name.text.clone();
         let number = if let Some(number) = self.free.pop() {
             self.list[number as usize] = entry;

@@ -2,7 +2,7 @@
 //!
 //! The shape is behind one read-write lock. Components write it when they are built or end, readers read it a chunk at a
 //! time; nothing on the request path comes here. Nodes are small records in one arena, found by parent and name; the text
-//! of a name is held once. A leaf costs 32 bytes and its place in the index.
+//! of a name is held once. A leaf costs 32 bytes and its places in the two tables.
 //!
 //! Contract with Linkerd 1's `MetricsTree`: a node may have a metric and children; a scope's node exists as soon as the
 //! scope does; pruning empties a node and leaves it. Different: the order of siblings is that of their making, where
@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use foldhash::fast::RandomState;
 
 use crate::cells::{CellStore, Cells, Slot, WorkerGuard, new_slot};
+use crate::collide::{Clashes, IdTable, Kind, Letters, Wire, clashing};
 use crate::format::statsd::Unsent;
 use crate::gauge::{Gauge, GaugeGuard, Read};
 use crate::level::LevelExport;
@@ -55,7 +56,10 @@ pub(crate) struct Shape {
     free_nodes: Vec<u32>,
     names: Names,
     /// Children by parent and name.
-    index: HashMap<(u32, u32), u32, RandomState>,
+    index: IdTable,
+    /// Nodes with a metric, by the letters of their path.
+    letters: IdTable,
+    clashes: Clashes,
     gauges: Vec<Gauge>,
     free_gauges: Vec<u32>,
     stats: HashMap<u32, Arc<StatCell>, RandomState>,
@@ -85,6 +89,16 @@ pub(crate) enum Metric {
     Stat(u32),
 }
 
+/// How a face writes a metric, given those that come to the same name.
+pub(crate) enum Role<'a> {
+    /// No other has its name.
+    Alone,
+    /// Others have: a counter is written as the sum of the group's, and all but the first written (`nth` 0) need a mark.
+    Clashing { group: &'a [u32], nth: usize },
+    /// A counter that is written as part of a sum.
+    Silent,
+}
+
 /// No node. The root is never anybody's child or sibling, so its number does.
 const NONE: u32 = 0;
 const ROOT: Place = Place { node: 0, age: 0 };
@@ -104,8 +118,10 @@ impl MetricsTree {
         let mut shape = Shape {
             nodes: Vec::new(),
             free_nodes: Vec::new(),
-            names: Names::default(),
-            index: HashMap::default(),
+            names: Names::new(),
+            index: IdTable::default(),
+            letters: IdTable::default(),
+            clashes: Clashes::default(),
             gauges: Vec::new(),
             free_gauges: Vec::new(),
             stats: HashMap::default(),
@@ -217,6 +233,7 @@ impl Shared {
                 let slot = new_slot(tree);
                 // The node has a handle of its own, so that the counter stays when nobody else holds it.
                 shape.node_mut(place.node).metric = Metric::Counter(slot.hold());
+                shape.list(place.node, tree);
                 slot
             }
             _ => {
@@ -243,6 +260,7 @@ impl Shared {
             (Some(place), Some(Metric::None)) => {
                 shape.stats.insert(number, cell.clone());
                 shape.node_mut(place.node).metric = Metric::Stat(number);
+                shape.list(place.node, tree);
             }
             (Some(_), _) => tree.collide(),
             (None, _) => {}
@@ -255,7 +273,7 @@ impl Shared {
         let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return GaugeGuard { registered: None } };
         let place = shape.child(parent, name);
         let id = shape.serial();
-        let Some(gauge) = shape.gauge_at(place) else {
+        let Some(gauge) = shape.gauge_at(place, tree) else {
             tree.collide();
             drop(shape);
             return GaugeGuard { registered: None };
@@ -269,7 +287,7 @@ impl Shared {
         let mut shape = tree.change();
         let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return detached() };
         let place = shape.child(parent, name);
-        let Some(gauge) = shape.gauge_at(place) else {
+        let Some(gauge) = shape.gauge_at(place, tree) else {
             tree.collide();
             return detached();
         };
@@ -308,7 +326,7 @@ impl Shared {
         let mut shape = self.change();
         if let Some(place) = place.and_then(|p| shape.alive(p)) {
             let pushers = self.pushers();
-            let mut path: Vec<Name> = shape.path(place);
+            let mut path: Vec<Name> = shape.path(place.node).into_iter().cloned().collect();
             shape.empty(self, place.node, &mut path, &pushers, &mut removed);
         }
         drop(shape);
@@ -344,8 +362,7 @@ impl Shape {
     pub(crate) fn find(&self, keys: &[&str]) -> Option<Place> {
         let mut place = ROOT;
         for key in keys {
-            let node = *self.index.get(&(place.node, self.names.find(key)?))?;
-            place = self.place(node);
+            place = self.place(self.find_child(place.node, self.names.find(key)?)?);
         }
         Some(place)
     }
@@ -404,13 +421,15 @@ impl Shape {
 
     fn child(&mut self, parent: Place, key: &str) -> Place {
         if let Some(name) = self.names.find(key)
-            && let Some(&node) = self.index.get(&(parent.node, name))
+            && let Some(node) = self.find_child(parent.node, name)
         {
             return self.place(node);
         }
         let name = self.names.take(key);
         let node = self.new_node(parent.node, name);
-        self.index.insert((parent.node, name), node);
+        let mut index = std::mem::take(&mut self.index);
+        index.insert(child_hash(parent.node, name), node, |n| self.child_hash_of(n));
+        self.index = index;
         let last = self.node(parent.node).last;
         if last == NONE {
             self.node_mut(parent.node).first = node;
@@ -438,7 +457,7 @@ impl Shape {
     }
 
     /// The gauge of a node, made when the node has no metric; `None` when it has one of another kind.
-    fn gauge_at(&mut self, place: Place) -> Option<&mut Gauge> {
+    fn gauge_at(&mut self, place: Place, tree: &Shared) -> Option<&mut Gauge> {
         let number = match self.node(place.node).metric {
             Metric::Gauge(number) => number,
             Metric::None => {
@@ -447,6 +466,7 @@ impl Shape {
                     (self.gauges.len() - 1) as u32
                 });
                 self.node_mut(place.node).metric = Metric::Gauge(number);
+                self.list(place.node, tree);
                 number
             }
             _ => return None,
@@ -466,6 +486,7 @@ impl Shape {
         if let Metric::Gauge(number) = self.node(place.node).metric {
             let gauge = &self.gauges[number as usize];
             if gauge.reads.is_empty() && gauge.level.is_none() {
+                self.unlist(place.node);
                 self.node_mut(place.node).metric = Metric::None;
                 self.free_gauges.push(number);
             }
@@ -473,15 +494,108 @@ impl Shape {
     }
 
     /// The names from below the root to this node.
-    fn path(&self, place: Place) -> Vec<Name> {
-        let mut path = Vec::new();
-        let mut node = place.node;
-        while node != ROOT.node {
-            path.push(self.names.get(self.node(node).name).clone());
-            node = self.node(node).parent;
-        }
+    fn path(&self, node: u32) -> Vec<&Name> {
+        let mut path: Vec<&Name> = self.upwards(node).map(|n| self.names.get(self.node(n).name)).collect();
         path.reverse();
         path
+    }
+
+    /// A node and those above it, without the root.
+    fn upwards(&self, node: u32) -> impl Iterator<Item = u32> {
+        std::iter::successors(Some(node), |&n| Some(self.node(n).parent)).take_while(|&n| n != ROOT.node)
+    }
+
+    fn find_child(&self, parent: u32, name: u32) -> Option<u32> {
+        let is = |n: &u32| self.node(*n).parent == parent && self.node(*n).name == name;
+        self.index.candidates(child_hash(parent, name)).find(is)
+    }
+
+    fn child_hash_of(&self, node: u32) -> u64 {
+        child_hash(self.node(node).parent, self.node(node).name)
+    }
+
+    fn letters_of(&self, node: u32) -> Letters {
+        self.upwards(node).fold(Letters::NONE, |below, n| below.after(self.names.letters(self.node(n).name)))
+    }
+
+    fn kind(&self, node: u32) -> Option<Kind> {
+        match self.node(node).metric {
+            Metric::None => None,
+            Metric::Counter(_) => Some(Kind::Counter),
+            Metric::Gauge(_) => Some(Kind::Gauge),
+            Metric::Stat(_) => Some(Kind::Stat),
+        }
+    }
+
+    /// Lists a node that was just given its metric, and looks for others that come to the same name on the wire.
+    fn list(&mut self, node: u32, tree: &Shared) {
+        let Some(kind) = self.kind(node) else { return };
+        let letters = self.letters_of(node);
+        let mut clashes = Vec::new();
+        for hash in self.names.base().suspects(letters, kind) {
+            for other in self.letters.candidates(hash) {
+                let Some(other_kind) = self.kind(other) else { continue };
+                if self.letters_of(other).hash() == hash {
+                    let found = clashing((&self.path(node), kind), (&self.path(other), other_kind));
+                    clashes.extend(found.into_iter().map(|wire| (wire, other)));
+                }
+            }
+        }
+        if !clashes.is_empty() {
+            tree.collide();
+        }
+        for (wire, other) in clashes {
+            self.clashes.join(wire, other, node);
+        }
+        let mut table = std::mem::take(&mut self.letters);
+        table.insert(letters.hash(), node, |n| self.letters_of(n).hash());
+        self.letters = table;
+    }
+
+    /// Forgets a node that is about to lose its metric, if it has one.
+    fn unlist(&mut self, node: u32) {
+        if self.kind(node).is_none() {
+            return;
+        }
+        let mut table = std::mem::take(&mut self.letters);
+        table.remove(self.letters_of(node).hash(), node, |n| self.letters_of(n).hash());
+        self.letters = table;
+        self.clashes.part(node);
+    }
+
+    /// How a face writes a node's metric.
+    #[inline]
+    pub(crate) fn role(&self, wire: Wire, place: Place) -> Role<'_> {
+        match self.clashes.group(wire, place.node) {
+            None => Role::Alone,
+            Some(group) => self.role_in(group, place.node),
+        }
+    }
+
+    #[cold]
+    fn role_in<'a>(&self, group: &'a [u32], node: u32) -> Role<'a> {
+        let counter = |n: &&u32| self.kind(**n) == Some(Kind::Counter);
+        let first_counter = group.iter().find(counter);
+        if self.kind(node) == Some(Kind::Counter) && first_counter != Some(&node) {
+            return Role::Silent;
+        }
+        // Those that are written: all but the counters after the first.
+        let written = group.iter().filter(|n| !counter(n) || first_counter == Some(n));
+        Role::Clashing { group, nth: written.take_while(|n| **n != node).count() }
+    }
+
+    /// What the counters among these nodes add up to.
+    pub(crate) fn sum(&self, group: &[u32], cells: &Cells) -> u64 {
+        let counters = group.iter().filter_map(|&n| match self.node(n).metric {
+            Metric::Counter(slot) => Some(cells.sum(slot)),
+            _ => None,
+        });
+        counters.fold(0, u64::wrapping_add)
+    }
+
+    /// The keys of a node's path, joined by slashes.
+    pub(crate) fn full_name(&self, place: Place) -> String {
+        self.path(place.node).iter().map(|n| n.text()).collect::<Vec<_>>().join("/")
     }
 
     /// Takes a node's metric and children away. `path` leads to the node, and does again afterwards.
@@ -493,6 +607,7 @@ impl Shape {
         pushers: &[Arc<Mutex<Unsent>>],
         removed: &mut Removed,
     ) {
+        self.unlist(node);
         match std::mem::replace(&mut self.node_mut(node).metric, Metric::None) {
             Metric::None => {}
             Metric::Counter(number) => {
@@ -518,11 +633,18 @@ impl Shape {
             path.push(self.names.get(name).clone());
             self.empty(tree, child, path, pushers, removed);
             path.pop();
-            self.index.remove(&(node, name));
+            let mut index = std::mem::take(&mut self.index);
+            index.remove(child_hash(node, name), child, |n| self.child_hash_of(n));
+            self.index = index;
             self.names.release(name);
             self.node_mut(child).age = self.node(child).age.wrapping_add(1);
             self.free_nodes.push(child);
             child = next;
         }
     }
+}
+
+fn child_hash(parent: u32, name: u32) -> u64 {
+    // Two odd constants without meaning keep parent and name apart; the table mixes.
+    u64::from(parent).wrapping_mul(0xD6E8_FEB8_6659_FD93) ^ u64::from(name).wrapping_mul(0xA076_1D64_78BD_642F)
 }

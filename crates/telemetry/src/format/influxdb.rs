@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
+use crate::buckets::Summary;
 use crate::cells::Cells;
+use crate::collide::{Kind, Wire};
 use crate::format::labels::{Does, Spot, push_influx, push_key};
 use crate::format::number::{push_java, push_u64};
 use crate::format::{Face, Page, Writer};
@@ -43,6 +45,8 @@ struct Influx {
     above: Vec<Above>,
     /// The node entered last, as a field key.
     key: Vec<u8>,
+    /// How long that was before a mark.
+    unmarked: usize,
     /// Of each open line, the one of the node on top last.
     fields: Vec<Field>,
     /// The text of their keys.
@@ -83,6 +87,7 @@ impl Influx {
             spot: Spot::Root,
             above: Vec::new(),
             key: Vec::new(),
+            unmarked: 0,
             fields: Vec::new(),
             keys: Vec::new(),
         }
@@ -100,6 +105,25 @@ impl Influx {
         if let Some(own) = self.above.last_mut() {
             own.field = self.fields.len();
             own.key = self.keys.len();
+        }
+    }
+
+    fn summary(&mut self, s: &Summary) {
+        self.field("_avg", Value::Float(s.avg));
+        let rest = [
+            ("_count", s.count),
+            ("_max", s.max),
+            ("_min", s.min),
+            ("_p50", s.p50),
+            ("_p90", s.p90),
+            ("_p95", s.p95),
+            ("_p99", s.p99),
+            ("_p999", s.p9990),
+            ("_p9999", s.p9999),
+            ("_sum", s.sum),
+        ];
+        for (suffix, value) in rest {
+            self.field(suffix, Value::Integer(value));
         }
     }
 
@@ -134,6 +158,23 @@ impl Influx {
     }
 }
 
+/// Every field that a metric is written as, with its measurement and tags.
+pub(crate) fn series(path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
+    let Some((own, above)) = path.split_last() else { return Vec::new() };
+    let mut face = Influx::new("");
+    for name in above {
+        face.enter(name, &mut Vec::new());
+    }
+    let line = [face.name.as_slice(), &face.before, &face.after].join(&b'\n');
+    face.enter(own, &mut Vec::new());
+    match kind {
+        Kind::Stat => face.summary(&Summary::default()),
+        Kind::Counter | Kind::Gauge => face.field("", Value::Integer(0)),
+    }
+    let fields = face.fields.iter().map(|f| [&line, &face.keys[f.key.clone()]].join(&b'\n'));
+    fields.collect()
+}
+
 impl Value {
     fn counted(self) -> u64 {
         if let Self::Counter(n) = self { n } else { 0 }
@@ -141,6 +182,8 @@ impl Value {
 }
 
 impl Face for Influx {
+    const WIRE: Option<Wire> = Some(Wire::Influx);
+
     fn enter(&mut self, name: &Name, _out: &mut Vec<u8>) {
         let (does, spot) = self.spot.next_without_exceptions(name.text());
         self.above.push(Above {
@@ -184,23 +227,18 @@ impl Face for Influx {
     }
 
     fn stat(&mut self, stat: &StatCell, _cells: &Cells, _out: &mut Vec<u8>) {
-        let Some(s) = stat.window() else { return };
-        self.field("_avg", Value::Float(s.avg));
-        let rest = [
-            ("_count", s.count),
-            ("_max", s.max),
-            ("_min", s.min),
-            ("_p50", s.p50),
-            ("_p90", s.p90),
-            ("_p95", s.p95),
-            ("_p99", s.p99),
-            ("_p999", s.p9990),
-            ("_p9999", s.p9999),
-            ("_sum", s.sum),
-        ];
-        for (suffix, value) in rest {
-            self.field(suffix, Value::Integer(value));
+        if let Some(summary) = stat.window() {
+            self.summary(&summary);
         }
+    }
+
+    fn mark(&mut self, nth: usize, _path: &str) {
+        self.unmarked = self.key.len();
+        self.key.extend_from_slice(format!("#{}", nth + 1).as_bytes());
+    }
+
+    fn unmark(&mut self) {
+        self.key.truncate(self.unmarked);
     }
 
     fn leave(&mut self, out: &mut Vec<u8>) {

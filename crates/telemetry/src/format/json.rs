@@ -7,7 +7,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::buckets::Summary;
 use crate::cells::Cells;
+use crate::collide::{Kind, Wire};
 use crate::format::labels::push_json;
 use crate::format::number::{push_java, push_u64};
 use crate::format::{Face, Page, Writer};
@@ -79,9 +81,25 @@ fn keys(q: &str) -> Vec<&str> {
     keys
 }
 
+/// Every name that a metric is written as.
+pub(crate) fn series(path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
+    let path = path.iter().map(|n| n.text()).collect::<Vec<_>>().join("/");
+    if kind != Kind::Stat {
+        return vec![path.into_bytes()];
+    }
+    let mut series = Vec::new();
+    entries_of(&Summary { count: 1, ..Summary::default() }, |key, _| series.push(format!("{path}.{key}").into_bytes()));
+    series
+}
+
 /// A stat's entries, in the order they are shown.
-fn entries(stat: &StatCell, mut each: impl FnMut(&'static str, Result<u64, f64>)) {
-    let Some(s) = stat.window() else { return };
+fn entries(stat: &StatCell, each: impl FnMut(&'static str, Result<u64, f64>)) {
+    if let Some(summary) = stat.window() {
+        entries_of(&summary, each);
+    }
+}
+
+fn entries_of(s: &Summary, mut each: impl FnMut(&'static str, Result<u64, f64>)) {
     each("count", Ok(s.count));
     if s.count > 0 {
         let values = [
@@ -123,6 +141,7 @@ struct Flat {
     /// The name so far, escaped.
     path: Vec<u8>,
     above: Vec<usize>,
+    unmarked: usize,
     some: bool,
 }
 
@@ -140,6 +159,17 @@ impl Flat {
 }
 
 impl Face for Flat {
+    const WIRE: Option<Wire> = Some(Wire::Json);
+
+    fn mark(&mut self, nth: usize, _path: &str) {
+        self.unmarked = self.path.len();
+        self.path.extend_from_slice(format!("#{}", nth + 1).as_bytes());
+    }
+
+    fn unmark(&mut self) {
+        self.path.truncate(self.unmarked);
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>) {
         out.push(b'{');
     }
@@ -201,6 +231,9 @@ impl Nested {
 }
 
 impl Face for Nested {
+    /// A node's children have different keys, and their keys are all they are called.
+    const WIRE: Option<Wire> = None;
+
     fn begin(&mut self, out: &mut Vec<u8>) {
         out.push(b'{');
         self.some.push(false);
@@ -254,6 +287,7 @@ struct Pretty {
 struct Collect {
     path: String,
     above: Vec<usize>,
+    unmarked: usize,
     entries: Vec<(String, String)>,
     /// How many there were when the locks were last released.
     before: usize,
@@ -269,6 +303,17 @@ impl Collect {
 }
 
 impl Face for Collect {
+    const WIRE: Option<Wire> = Some(Wire::Json);
+
+    fn mark(&mut self, nth: usize, _path: &str) {
+        self.unmarked = self.path.len();
+        self.path.push_str(&format!("#{}", nth + 1));
+    }
+
+    fn unmark(&mut self) {
+        self.path.truncate(self.unmarked);
+    }
+
     fn enter(&mut self, name: &Name, _out: &mut Vec<u8>) {
         self.above.push(self.path.len());
         if self.above.len() > 1 {

@@ -162,3 +162,158 @@ pub(crate) fn push_statsd(out: &mut Vec<u8>, path: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pushed(push: fn(&mut Vec<u8>, &str), text: &str) -> String {
+        let mut out = Vec::new();
+        push(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Text with every sign that any of the formats has a use for.
+    fn hostile() -> impl Strategy<Value = String> {
+        prop::collection::vec(
+            prop_oneof![
+                3 => prop::sample::select(&[
+                    '\\', '"', '\n', '\r', '\t', ',', '=', ' ', '{', '}', '#', ':', '|', '@', '/', '.', '\u{8}', '\u{c}',
+                    '\u{1}', '\u{7f}',
+                ][..]),
+                2 => prop::sample::select(&['a', 'B', '7', '_'][..]),
+                1 => any::<char>(),
+            ],
+            0..20,
+        )
+        .prop_map(|chars| chars.into_iter().collect())
+    }
+
+    /// A Prometheus label value as Prometheus reads it: three escapes, any other is an error.
+    fn read_label(text: &str) -> Option<String> {
+        let mut out = String::new();
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            out.push(match c {
+                '\\' => match chars.next()? {
+                    '\\' => '\\',
+                    '"' => '"',
+                    'n' => '\n',
+                    _ => return None,
+                },
+                '"' | '\n' => return None,
+                c => c,
+            });
+        }
+        Some(out)
+    }
+
+    /// A JSON string as RFC 8259 reads it.
+    fn read_json(text: &str) -> Option<String> {
+        let mut out = String::new();
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            out.push(match c {
+                '\\' => match chars.next()? {
+                    c @ ('"' | '\\' | '/') => c,
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    'u' => {
+                        let hex: String = chars.by_ref().take(4).collect();
+                        char::from_u32(u32::from_str_radix(&hex, 16).ok()?)?
+                    }
+                    _ => return None,
+                },
+                '"' | '\0'..='\u{1f}' => return None,
+                c => c,
+            });
+        }
+        Some(out)
+    }
+
+    /// A tag value as InfluxDB reads it: a backslash takes the meaning of a sign that follows, and stands for itself
+    /// before anything else. `None` when a sign would end the value, or the value ends in a backslash.
+    fn read_influx(text: &str) -> Option<String> {
+        let mut out = String::new();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' => match chars.next_if(|c| matches!(c, ',' | '=' | ' ')) {
+                    Some(sign) => out.push(sign),
+                    None => out.push('\\'),
+                },
+                ',' | '=' | ' ' | '\0'..='\u{1f}' => return None,
+                c => out.push(c),
+            }
+        }
+        (!text.ends_with('\\')).then_some(out)
+    }
+
+    #[test]
+    fn influx_values_as_the_database_was_seen_to_take_them() {
+        #[rustfmt::skip]
+        let cases = [
+            ("/svc/a b", r"/svc/a\ b"), ("a,b", r"a\,b"), ("a=b", r"a\=b"), (r"a\b", r"a\b"), (r"a\ b", r"a\\ b"),
+            (r"a\,b", r"a\\,b"), (r"x\", "x"), (r"x\\", "x"), (r"\", ""), ("", ""), ("a\nb", r"a\nb"), ("/#/bar", "/#/bar"),
+            ("\"q\"", "\"q\""), ("café 🍭", r"café\ 🍭"),
+        ];
+        for (text, written) in cases {
+            assert_eq!(pushed(push_influx, text), written, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn statsd_names_join_two_slashes_once_over() {
+        let cases = [("a//b", "a.b"), ("a///b", "a..b"), ("a////b", "a..b"), ("/a/", ".a."), ("a.b-c é", "a_b_c__")];
+        for (path, name) in cases {
+            assert_eq!(pushed(push_statsd, path), name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_text_reads_back(text in hostile()) {
+            prop_assert_eq!(read_label(&pushed(push_label, &text)), Some(text.clone()));
+            prop_assert_eq!(read_json(&pushed(push_json, &text)), Some(text.clone()));
+            // What a line can't hold is written in a way that reads differently: without it the text reads back.
+            let kept: String = text.chars().filter(|c| !matches!(c, '\0'..='\u{1f}')).collect();
+            let kept = kept.trim_end_matches('\\');
+            let read = read_influx(&pushed(push_influx, kept));
+            prop_assert_eq!(read.as_deref(), Some(kept));
+            let written = pushed(push_influx, &text);
+            prop_assert!(read_influx(&written).is_some());
+        }
+
+        #[test]
+        fn names_have_only_letters_that_a_name_may_have(text in hostile()) {
+            let key = pushed(push_key, &text);
+            prop_assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':'));
+            prop_assert_eq!(key.len(), text.chars().count());
+            let name = pushed(push_statsd, &text);
+            prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.'));
+        }
+
+        /// What is said to be plain is written as it is.
+        #[test]
+        fn plain_names_need_no_escape(text in hostile()) {
+            use crate::names::{Name, Plain};
+            let name = Name::new(&text);
+            type Push = fn(&mut Vec<u8>, &str);
+            let faces: [(Plain, Push); 4] = [
+                (Plain::Key, push_key),
+                (Plain::Label, push_label),
+                (Plain::Json, push_json),
+                (Plain::Influx, push_influx),
+            ];
+            for (plain, push) in faces {
+                if name.is(plain) {
+                    prop_assert_eq!(pushed(push, &text), text.as_str());
+                }
+            }
+        }
+    }
+}

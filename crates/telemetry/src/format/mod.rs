@@ -5,15 +5,17 @@
 //! `Face`, which is told what the walk meets and writes it down.
 //!
 //! A face keeps the text of the path it is on in a buffer that grows when the walk enters and shrinks when it leaves, so
-//! a scope's labels are put together once per scrape, not once per series, and nothing is allocated per series.
+//! a scope's labels are put together once per scrape, not once per series, and nothing is allocated per series. A piece is
+//! written under the read locks of the shape and the cells; they are released to ask a gauge, and at the piece's end.
 
 use std::sync::Arc;
 
 use crate::cells::Cells;
+use crate::collide::Wire;
 use crate::gauge::Read;
 use crate::names::Name;
 use crate::stat::StatCell;
-use crate::tree::{Metric, Place, Shared};
+use crate::tree::{Metric, Place, Role, Shared};
 use crate::walk::{Step, Walk};
 
 pub mod influxdb;
@@ -35,6 +37,8 @@ const PIECE: usize = 60 * 1024;
 
 /// A format, told what a walk meets.
 pub(crate) trait Face: Send {
+    /// Where names of different paths may be the same, if they may.
+    const WIRE: Option<Wire>;
     /// Before everything.
     fn begin(&mut self, _out: &mut Vec<u8>) {}
     /// Into a node beneath the page's root.
@@ -45,6 +49,10 @@ pub(crate) trait Face: Send {
     fn gauge(&mut self, value: f64, out: &mut Vec<u8>);
     /// The metric of the node entered last.
     fn stat(&mut self, stat: &StatCell, cells: &Cells, out: &mut Vec<u8>);
+    /// The next metric, of the node entered last, is the `nth` whose name is the same, counted from 0; `path` is its own.
+    fn mark(&mut self, _nth: usize, _path: &str) {}
+    /// The metric that was marked is written.
+    fn unmark(&mut self) {}
     /// Out of the node entered last; also out of the page's root.
     fn leave(&mut self, out: &mut Vec<u8>);
     /// After everything.
@@ -62,6 +70,7 @@ pub(crate) struct Writer<F> {
     pub(crate) face: F,
     /// The functions of the gauge that was met, called when the locks are released.
     reads: Vec<Read>,
+    marked: bool,
     state: State,
 }
 
@@ -73,7 +82,7 @@ enum State {
 
 impl<F: Face> Writer<F> {
     pub(crate) fn new(tree: &Arc<Shared>, root: Place, face: F) -> Self {
-        Self { tree: tree.clone(), walk: Walk::new(root), face, reads: Vec::new(), state: State::Begin }
+        Self { tree: tree.clone(), walk: Walk::new(root), face, reads: Vec::new(), marked: false, state: State::Begin }
     }
 
     /// Walks until the piece is full, the walk over, or a gauge must be asked. Says whether to go on, and what the
@@ -89,9 +98,23 @@ impl<F: Face> Writer<F> {
                     if self.walk.depth() > 1 {
                         self.face.enter(shape.name(place), out);
                     }
-                    match shape.metric(place) {
+                    let metric = shape.metric(place);
+                    let mut group: &[u32] = &[];
+                    match F::WIRE.map_or(Role::Alone, |wire| shape.role(wire, place)) {
+                        Role::Alone => {}
+                        Role::Silent => continue,
+                        Role::Clashing { group: all, nth } => {
+                            group = all;
+                            if nth > 0 {
+                                self.face.mark(nth, &shape.full_name(place));
+                                self.marked = true;
+                            }
+                        }
+                    }
+                    match metric {
                         Metric::None => {}
-                        Metric::Counter(slot) => self.face.counter(slot, cells.sum(slot), out),
+                        Metric::Counter(slot) if group.is_empty() => self.face.counter(slot, cells.sum(slot), out),
+                        Metric::Counter(slot) => self.face.counter(slot, shape.sum(group, &cells), out),
                         Metric::Stat(number) => self.face.stat(shape.stat(number), &cells, out),
                         Metric::Gauge(number) => {
                             let gauge = shape.gauge(number);
@@ -104,10 +127,17 @@ impl<F: Face> Writer<F> {
                             }
                         }
                     }
+                    unmark(&mut self.face, &mut self.marked);
                 }
             }
         }
         Pause::Full
+    }
+}
+
+fn unmark(face: &mut impl Face, marked: &mut bool) {
+    if std::mem::take(marked) {
+        face.unmark();
     }
 }
 
@@ -133,6 +163,7 @@ impl<F: Face> Page for Writer<F> {
                     let value = self.reads.iter().fold(level, |sum, read| sum + read());
                     self.reads.clear();
                     self.face.gauge(value, out);
+                    unmark(&mut self.face, &mut self.marked);
                 }
                 Pause::Done => {
                     self.face.end(out);

@@ -5,6 +5,7 @@
 //! by the format's rules, a name that would start with a digit gets an underscore before it.
 
 use crate::cells::Cells;
+use crate::collide::{Kind, Wire};
 use crate::format::labels::{Does, Spot, push_key, push_label};
 use crate::format::number::{push_java, push_u64};
 use crate::format::{Face, Page, Writer};
@@ -38,6 +39,8 @@ struct Prometheus {
     spot: Spot,
     /// How it was before each node above.
     above: Vec<Above>,
+    /// How long the labels were before a mark.
+    unmarked: usize,
 }
 
 struct Above {
@@ -53,7 +56,7 @@ impl Prometheus {
         if name.first().is_some_and(u8::is_ascii_digit) {
             name.insert(0, b'_');
         }
-        Self { prefix: name.len(), name, labels: Vec::new(), spot: Spot::Root, above: Vec::new() }
+        Self { prefix: name.len(), name, labels: Vec::new(), spot: Spot::Root, above: Vec::new(), unmarked: 0 }
     }
 
     fn push_name(&mut self, name: &Name) {
@@ -79,6 +82,7 @@ impl Prometheus {
         self.push_value(name);
     }
 
+    /// The value of a label that is begun, and its quote.
     fn push_value(&mut self, name: &Name) {
         if name.is(Plain::Label) {
             self.labels.extend_from_slice(name.text().as_bytes());
@@ -107,7 +111,25 @@ impl Prometheus {
     }
 }
 
+/// Every series that a metric is written as, without its value.
+pub(crate) fn series(path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
+    let mut face = Prometheus::new("");
+    for name in path {
+        face.enter(name, &mut Vec::new());
+    }
+    // A stat's quantiles clash if their names do, as the quantile is a label that only they have.
+    let suffixes: &[&str] = if kind == Kind::Stat { &["_count", "_sum", "_avg", "\0"] } else { &[""] };
+    let series = suffixes.iter().map(|suffix| {
+        let mut head = Vec::new();
+        face.head(suffix, &mut head);
+        head
+    });
+    series.collect()
+}
+
 impl Face for Prometheus {
+    const WIRE: Option<Wire> = Some(Wire::Prometheus);
+
     fn enter(&mut self, name: &Name, _out: &mut Vec<u8>) {
         let (does, spot) = self.spot.next(name.text());
         self.above.push(Above { name: self.name.len(), labels: self.labels.len(), spot: self.spot });
@@ -172,6 +194,15 @@ impl Face for Prometheus {
             push_u64(out, value);
             out.push(b'\n');
         }
+    }
+
+    fn mark(&mut self, _nth: usize, path: &str) {
+        self.unmarked = self.labels.len();
+        self.push_label("path", &Name::new(path));
+    }
+
+    fn unmark(&mut self) {
+        self.labels.truncate(self.unmarked);
     }
 
     fn leave(&mut self, _out: &mut Vec<u8>) {

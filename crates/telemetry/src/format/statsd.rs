@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 
 use crate::buckets::representative;
 use crate::cells::Cells;
+use crate::collide::{Kind, Wire};
 use crate::format::labels::push_statsd;
 use crate::format::number::push_u64;
 use crate::format::{Face, Page, Writer};
@@ -117,6 +118,7 @@ impl Pusher {
             prefix: self.prefix.len(),
             path: String::new(),
             above: Vec::new(),
+            mark: String::new(),
             gauges,
             timings: &mut self.timings,
             unsent: &self.unsent,
@@ -238,6 +240,8 @@ struct Lines<'a> {
     /// The keys, joined by slashes: two keys may have to be cleaned as one.
     path: String,
     above: Vec<usize>,
+    /// What a name that is another's gets at its end: with a sign that no name of ours has.
+    mark: String,
     gauges: bool,
     timings: &'a mut Timings,
     unsent: &'a Mutex<Unsent>,
@@ -250,11 +254,25 @@ impl Lines<'_> {
     fn named(&mut self, out: &mut Vec<u8>) {
         self.name.truncate(self.prefix);
         push_statsd(&mut self.name, &self.path);
+        self.name.extend_from_slice(self.mark.as_bytes());
         out.extend_from_slice(&self.name);
     }
 }
 
+/// The name of a gauge. Counters and timings of one name the server adds up, as it should.
+pub(crate) fn series(path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
+    if kind != Kind::Gauge {
+        return Vec::new();
+    }
+    let path: Vec<&str> = path.iter().map(|n| n.text()).collect();
+    let mut name = Vec::new();
+    push_statsd(&mut name, &path.join("/"));
+    vec![name]
+}
+
 impl Face for Lines<'_> {
+    const WIRE: Option<Wire> = Some(Wire::Statsd);
+
     fn enter(&mut self, name: &Name, _out: &mut Vec<u8>) {
         self.above.push(self.path.len());
         if self.above.len() > 1 {
@@ -325,6 +343,14 @@ impl Face for Lines<'_> {
             out.extend_from_slice(suffix.as_bytes());
             ends.push((out.len(), lines as u64));
         });
+    }
+
+    fn mark(&mut self, nth: usize, _path: &str) {
+        self.mark = format!("-{}", nth + 1);
+    }
+
+    fn unmark(&mut self) {
+        self.mark.clear();
     }
 
     fn leave(&mut self, _out: &mut Vec<u8>) {

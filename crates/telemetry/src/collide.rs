@@ -1,0 +1,283 @@
+//! Metrics whose names become one on the wire.
+//!
+//! `a.b` and `a_b` are two metrics and, to Prometheus, one name; a second line for a series may be dropped by the reader
+//! or fail its whole scrape. So no face writes one twice: counters that come to one series are written once, as their
+//! sum; of all else the first made keeps the name and the others get a telling label or a suffix.
+//!
+//! It is found out when a metric is made, which is rare, and not when a page is written. Each metric is listed under a
+//! hash of its letters and digits, all that any face keeps of a name; metrics with the same letters are suspects, and the
+//! faces say whether they really write the same. A stat writes names with endings, so it is looked for with and without.
+//! A tree without clashes pays four to nine bytes per metric, and a look at an empty map per line.
+//!
+//! Not covered: a group that changes between two pieces of one page, where the metric that stood for it was written and
+//! goes, and the next takes its place in what is left of the page.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use crate::format::{influxdb, json, prometheus, statsd};
+use crate::names::Name;
+
+/// A face that writes a path as one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Prometheus,
+    Influx,
+    Json,
+    Statsd,
+}
+
+/// What a metric is, as far as its lines' names depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Stat,
+}
+
+impl Wire {
+    const ALL: [Self; 4] = [Self::Prometheus, Self::Influx, Self::Json, Self::Statsd];
+
+    /// Every series a metric is written as.
+    fn series(self, path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
+        match self {
+            Self::Prometheus => prometheus::series(path, kind),
+            Self::Influx => influxdb::series(path, kind),
+            Self::Json => json::series(path, kind),
+            Self::Statsd => statsd::series(path, kind),
+        }
+    }
+}
+
+/// The faces in which two metrics write a series in common.
+pub(crate) fn clashing(a: (&[&Name], Kind), b: (&[&Name], Kind)) -> Vec<Wire> {
+    let both = |wire: &Wire| {
+        let theirs = wire.series(b.0, b.1);
+        wire.series(a.0, a.1).iter().any(|s| theirs.contains(s))
+    };
+    Wire::ALL.into_iter().filter(both).collect()
+}
+
+/// Which nodes clash, in each face: every member of a group leads to the whole of it, the first made first.
+#[derive(Default)]
+pub(crate) struct Clashes {
+    groups: [HashMap<u32, Arc<Vec<u32>>>; 4],
+}
+
+impl Clashes {
+    #[inline]
+    pub(crate) fn group(&self, wire: Wire, node: u32) -> Option<&[u32]> {
+        let groups = &self.groups[wire as usize];
+        if groups.is_empty() { None } else { groups.get(&node).map(|g| g.as_slice()) }
+    }
+
+    /// Notes that two nodes clash, of which `new` was made last.
+    pub(crate) fn join(&mut self, wire: Wire, old: u32, new: u32) {
+        let groups = &mut self.groups[wire as usize];
+        let of = |node: u32| groups.get(&node).map_or_else(|| vec![node], |g| g.to_vec());
+        let mut members = of(old);
+        for member in of(new) {
+            if !members.contains(&member) {
+                members.push(member);
+            }
+        }
+        let members = Arc::new(members);
+        for &member in members.iter() {
+            groups.insert(member, members.clone());
+        }
+    }
+
+    /// Forgets a node.
+    pub(crate) fn part(&mut self, node: u32) {
+        for groups in &mut self.groups {
+            let Some(group) = groups.remove(&node) else { continue };
+            let rest: Arc<Vec<u32>> = Arc::new(group.iter().copied().filter(|&n| n != node).collect());
+            for &member in rest.iter() {
+                if rest.len() > 1 {
+                    groups.insert(member, rest.clone());
+                } else {
+                    groups.remove(&member);
+                }
+            }
+        }
+    }
+}
+
+/// The hash of a text's letters and digits: a polynomial, so that the hash of two texts in a row is made from theirs.
+#[derive(Clone, Copy)]
+pub(crate) struct Letters {
+    hash: u64,
+    /// The base to the power of how many letters there are.
+    power: u64,
+}
+
+/// The base of a tree's hashes, unknown outside.
+#[derive(Clone, Copy)]
+pub(crate) struct Base(u64);
+
+/// The endings of the names that a stat is written as, in any face.
+const ENDINGS: [&str; 12] = ["count", "sum", "avg", "min", "max", "p50", "p90", "p95", "p99", "p999", "p9990", "p9999"];
+
+impl Base {
+    pub(crate) fn new() -> Self {
+        Self(RandomState::new().hash_one(0) | 1)
+    }
+
+    pub(crate) fn letters(self, text: &str) -> Letters {
+        // The one key that a face writes as another.
+        let text = if text == "exn" { "exceptions" } else { text };
+        let mut all = Letters::NONE;
+        for byte in text.bytes().filter(u8::is_ascii_alphanumeric) {
+            all = Letters {
+                hash: all.hash.wrapping_mul(self.0).wrapping_add(byte.into()),
+                power: all.power.wrapping_mul(self.0),
+            };
+        }
+        all
+    }
+
+    /// Where else to look for a metric that might clash with one of these letters: with each ending, if it has endings,
+    /// and without each.
+    pub(crate) fn suspects(self, letters: Letters, kind: Kind) -> impl Iterator<Item = u64> {
+        let endings = ENDINGS.map(|e| self.letters(e));
+        let with = endings.map(|e| e.after(letters).hash).into_iter().filter(move |_| kind == Kind::Stat);
+        let without = endings.map(|e| letters.hash.wrapping_sub(e.hash).wrapping_mul(inverse(e.power)));
+        std::iter::once(letters.hash).chain(with).chain(without)
+    }
+}
+
+impl Letters {
+    pub(crate) const NONE: Self = Self { hash: 0, power: 1 };
+
+    /// These letters with others before them.
+    pub(crate) fn after(self, before: Self) -> Self {
+        Self {
+            hash: before.hash.wrapping_mul(self.power).wrapping_add(self.hash),
+            power: before.power.wrapping_mul(self.power),
+        }
+    }
+
+    pub(crate) fn hash(self) -> u64 {
+        self.hash
+    }
+}
+
+/// What an odd number is multiplied with to give 1, by Newton's way: each step doubles the bits that are right.
+fn inverse(odd: u64) -> u64 {
+    let mut x = odd;
+    for _ in 0..5 {
+        x = x.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(x)));
+    }
+    x
+}
+
+/// A hash table of node numbers, four bytes each: what a number's hash is the caller can tell from the node.
+#[derive(Default)]
+pub(crate) struct IdTable {
+    /// 0 is an empty place: the root is in no table.
+    places: Vec<u32>,
+    len: usize,
+}
+
+impl IdTable {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The numbers whose hash may be this one, and some others.
+    pub(crate) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let start = if self.places.is_empty() { 0 } else { self.start(hash) };
+        let around = self.places[start..].iter().chain(&self.places[..start]);
+        around.copied().take_while(|&id| id != 0)
+    }
+
+    pub(crate) fn insert(&mut self, hash: u64, id: u32, hash_of: impl Fn(u32) -> u64) {
+        if (self.len + 1) * 8 > self.places.len() * 7 {
+            let larger = vec![0; (self.places.len() * 2).max(16)];
+            for id in std::mem::replace(&mut self.places, larger) {
+                if id != 0 {
+                    self.put(hash_of(id), id);
+                }
+            }
+        }
+        self.put(hash, id);
+        self.len += 1;
+    }
+
+    pub(crate) fn remove(&mut self, hash: u64, id: u32, hash_of: impl Fn(u32) -> u64) {
+        let mask = self.places.len().wrapping_sub(1);
+        let Some(offset) = self.candidates(hash).position(|i| i == id) else { return };
+        let mut hole = (self.start(hash) + offset) & mask;
+        self.places[hole] = 0;
+        self.len -= 1;
+        // Whoever stands behind the hole and could have stood in it moves up, so that no search stops short.
+        let mut at = (hole + 1) & mask;
+        while self.places[at] != 0 {
+            let home = self.start(hash_of(self.places[at]));
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
+                self.places[hole] = std::mem::take(&mut self.places[at]);
+                hole = at;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    fn put(&mut self, hash: u64, id: u32) {
+        let mask = self.places.len() - 1;
+        let mut at = self.start(hash);
+        while self.places[at] != 0 {
+            at = (at + 1) & mask;
+        }
+        self.places[at] = id;
+    }
+
+    fn start(&self, hash: u64) -> usize {
+        // The high bits of a product mix all bits of the hash.
+        (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & (self.places.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn hashes_of_parts_make_the_hash_of_the_whole(a in "[a-z_/]{0,12}", b in "[a-z_/]{0,12}") {
+            let base = Base::new();
+            prop_assume!(a != "exn" && b != "exn" && format!("{a}{b}") != "exn");
+            let whole = base.letters(&format!("{a}{b}"));
+            prop_assert_eq!(base.letters(&b).after(base.letters(&a)).hash, whole.hash);
+            let stat = base.letters(&a);
+            for ending in ENDINGS {
+                let other = base.letters(&format!("{a}_{ending}"));
+                prop_assert!(base.suspects(stat, Kind::Stat).any(|h| h == other.hash));
+                prop_assert!(base.suspects(other, Kind::Counter).any(|h| h == stat.hash));
+            }
+        }
+
+        #[test]
+        fn a_table_has_what_was_put_in_and_not_taken_out(acts in prop::collection::vec((any::<bool>(), 1..60_u32), 1..200)) {
+            // Few hashes, so that numbers stand in each other's way.
+            let hash_of = |id: u32| u64::from(id % 7);
+            let mut table = IdTable::default();
+            let mut expected = BTreeSet::new();
+            for (put, id) in acts {
+                if put && expected.insert(id) {
+                    table.insert(hash_of(id), id, hash_of);
+                } else if !put {
+                    expected.remove(&id);
+                    table.remove(hash_of(id), id, hash_of);
+                }
+                prop_assert_eq!(table.len(), expected.len());
+                for id in 1..60 {
+                    let found = table.candidates(hash_of(id)).filter(|&i| i == id).count();
+                    prop_assert_eq!(found, usize::from(expected.contains(&id)));
+                }
+            }
+        }
+    }
+}
