@@ -142,6 +142,8 @@ pub(crate) struct Endpoint {
     shown: Arc<str>,
     context: Arc<EndpointContext>,
     built: OnceLock<Built>,
+    /// Why the last connect failed: told when the endpoint is marked dead.
+    last_error: Mutex<String>,
 }
 
 /// What an endpoint has once it has been picked.
@@ -182,7 +184,7 @@ impl Endpoint {
             Some(host) => format!("{host}/{}", address.addr),
             None => address.addr.to_string(),
         };
-        Arc::new(Self { address, shown: shown.into(), context: Arc::clone(context), built: OnceLock::new() })
+        Arc::new(Self { address, shown: shown.into(), context: Arc::clone(context), built: OnceLock::new(), last_error: Mutex::default() })
     }
 
     /// As messages show it: `127.0.0.1:80`, or `host/127.0.0.1:80` when it was resolved from a name.
@@ -235,10 +237,13 @@ impl Endpoint {
 
     fn note(&self, transition: Option<Transition>) {
         if let Some(Transition::Died { dead_for, .. }) = transition {
+            let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
             tracing::info!(
-                client = %self.context.label, endpoint = %self.shown, dead_for_ms = millis(dead_for),
+                dead_for_ms = millis(dead_for),
+                %last_error,
                 "FailureAccrualFactory marking connection to \"{}\" as dead. Remote Address: {}",
-                self.context.label, self.shown
+                self.context.label,
+                self.shown
             );
         }
     }
@@ -369,6 +374,8 @@ impl Endpoint {
             Err(e) => {
                 metrics.failed_connect_latency_ms.add(millis(began.elapsed()));
                 metrics.connections.failed_connect();
+                tracing::debug!(client = %self.context.label, endpoint = %self.shown, error = %e, "cannot connect");
+                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = e.to_string();
                 return Err(Error::new(Kind::ConnectFailed, e.to_string()));
             }
         };

@@ -271,7 +271,7 @@ impl FromNode for HttpRouterConfig {
         fields.optional::<bool>("experimental", cx);
         let label = fields.optional("label", cx).unwrap_or_else(|| "http".to_owned());
         let streaming_enabled = fields.or("streamingEnabled", true, cx);
-        if let Some(stream_after) = fields.node("streamAfterContentLengthKB")
+        if let Some(stream_after) = node.get("streamAfterContentLengthKB").filter(|n| !n.is_null())
             && !streaming_enabled
         {
             cx.error(
@@ -544,7 +544,8 @@ pub fn client_tls(node: &Node, cx: &mut Cx) -> Option<ClientTlsSetting> {
     if let Some(trust_certs) = old_trust {
         cx.at_key("trustCerts", |cx| cx.warn(trust_certs, "trustCerts is deprecated, use trustCertsBundle"));
     }
-    let trust_certs = fields.optional::<Vec<String>>("trustCerts", cx);
+    let trust_certs =
+        old_trust.and_then(|node| cx.at_key("trustCerts", |cx| Vec::<String>::from_node(node, cx)));
     let bundle = fields.optional::<String>("trustCertsBundle", cx);
     if old_trust.is_some() && bundle.is_some() {
         cx.error(node, "Both trustCerts and trustCertsBundle have been set. Please use only trustCertsBundle.");
@@ -811,6 +812,16 @@ client:
         assert_eq!(tls.trust_certs, [PathBuf::from("/ca.pem")]);
         assert!(tls.client_auth.is_some());
         assert_eq!((client.fail_fast, client.forward_client_cert), (Some(true), Some(true)));
+    }
+
+    #[test]
+    fn keys_that_are_looked_at_twice_keep_their_value() {
+        let router =
+            router("streamAfterContentLengthKB: 7\nclient:\n  tls: {commonName: a, trustCerts: [/x, /y]}\n").unwrap();
+        assert_eq!(router.stream_after_content_length, 7 * 1024);
+        let PerName::Global(client) = router.client else { panic!("global") };
+        let Some(ClientTlsSetting::Tls(tls)) = client.tls else { panic!("tls") };
+        assert_eq!(tls.trust_certs, [PathBuf::from("/x"), PathBuf::from("/y")]);
     }
 
     #[test]
