@@ -46,7 +46,14 @@ impl Body {
     /// A body that is here already.
     pub fn full(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { kind: Kind::Full(bytes), watchers: Vec::new(), session: None, on_failure: None, encoder: None, kept: None }
+        Self {
+            kind: Kind::Full(bytes),
+            watchers: Vec::new(),
+            session: None,
+            on_failure: None,
+            encoder: None,
+            kept: None,
+        }
     }
 
     /// A body that is relayed as it comes.

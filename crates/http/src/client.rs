@@ -184,7 +184,13 @@ impl Endpoint {
             Some(host) => format!("{host}/{}", address.addr),
             None => address.addr.to_string(),
         };
-        Arc::new(Self { address, shown: shown.into(), context: Arc::clone(context), built: OnceLock::new(), last_error: Mutex::default() })
+        Arc::new(Self {
+            address,
+            shown: shown.into(),
+            context: Arc::clone(context),
+            built: OnceLock::new(),
+            last_error: Mutex::default(),
+        })
     }
 
     /// As messages show it: `127.0.0.1:80`, or `host/127.0.0.1:80` when it was resolved from a name.
@@ -412,7 +418,7 @@ impl Endpoint {
         };
         connections.handshake(result.is_ok(), began.elapsed());
         if result.is_err() {
-            connections.exception(&["io.netty.handler.codec.DecoderException"]);
+            connections.failed_handshake();
         }
         result
     }
@@ -507,11 +513,7 @@ impl Link {
 }
 
 /// Drives a connection until it ends or its time is over.
-async fn drive(
-    connection: http1::Connection<TokioIo<CountedIo>, Body>,
-    link: Arc<Link>,
-    endpoint: Weak<Endpoint>,
-) {
+async fn drive(connection: http1::Connection<TokioIo<CountedIo>, Body>, link: Arc<Link>, endpoint: Weak<Endpoint>) {
     let born = Instant::now();
     let (idle, life, min_size, idle_counter, life_counter) = match endpoint.upgrade() {
         None => return,
@@ -553,11 +555,11 @@ async fn drive(
             }
         }
     }
-    if link.close_idle() {
-        if let Some(e) = endpoint.upgrade() {
-            e.context.metrics().pool_cached.decr();
-            e.unpark(&link);
-        }
+    if link.close_idle()
+        && let Some(e) = endpoint.upgrade()
+    {
+        e.context.metrics().pool_cached.decr();
+        e.unpark(&link);
     }
 }
 

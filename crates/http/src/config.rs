@@ -544,8 +544,7 @@ pub fn client_tls(node: &Node, cx: &mut Cx) -> Option<ClientTlsSetting> {
     if let Some(trust_certs) = old_trust {
         cx.at_key("trustCerts", |cx| cx.warn(trust_certs, "trustCerts is deprecated, use trustCertsBundle"));
     }
-    let trust_certs =
-        old_trust.and_then(|node| cx.at_key("trustCerts", |cx| Vec::<String>::from_node(node, cx)));
+    let trust_certs = old_trust.and_then(|node| cx.at_key("trustCerts", |cx| Vec::<String>::from_node(node, cx)));
     let bundle = fields.optional::<String>("trustCertsBundle", cx);
     if old_trust.is_some() && bundle.is_some() {
         cx.error(node, "Both trustCerts and trustCertsBundle have been set. Please use only trustCertsBundle.");

@@ -209,10 +209,10 @@ impl Ctx {
         if let Some(d) = self.deadline {
             headers.insert(headers::CTX_DEADLINE, d.encode());
         }
-        if !self.local_dtab.is_empty() {
-            if let Ok(v) = HeaderValue::from_str(&self.local_dtab.to_string()) {
-                headers.insert(headers::CTX_DTAB, v);
-            }
+        if !self.local_dtab.is_empty()
+            && let Ok(v) = HeaderValue::from_str(&self.local_dtab.to_string())
+        {
+            headers.insert(headers::CTX_DTAB, v);
         }
     }
 }

@@ -48,11 +48,11 @@ const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authoriza
 /// Removes what concerns one hop only: the fixed list and every header named in the first `Connection` line
 /// (`StripHopByHopHeadersFilter`). `Keep-Alive` goes only when it is named, `Proxy-Connection` never.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(CONNECTION) {
-        if let Ok(listed) = connection.to_str() {
-            for name in listed.split(',') {
-                headers.remove(name.trim());
-            }
+    if let Some(connection) = headers.remove(CONNECTION)
+        && let Ok(listed) = connection.to_str()
+    {
+        for name in listed.split(',') {
+            headers.remove(name.trim());
         }
     }
     for name in [PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use crate::{
     binding::Binding,
     body::Body,
-    config::{Compression as CompressionConfig, HttpRouterConfig, LabelerConfig, RollPolicy, ServerConfig},
     classifiers::Classifier,
+    config::{Compression as CompressionConfig, HttpRouterConfig, LabelerConfig, RollPolicy, ServerConfig},
     ctx::Ctx,
     filters::{
         access_log::{AccessLog, AccessLogSettings, Roll},
@@ -158,9 +158,10 @@ impl HttpRouter {
                     append: log.append,
                     rotate_count: log.rotate_count.map(|n| n as usize),
                 };
-                Some(AccessLog::open(settings, &scope).map_err(|e| {
-                    RouterError(format!("httpAccessLog: cannot open {}: {e}", log.path.display()))
-                })?)
+                Some(
+                    AccessLog::open(settings, &scope)
+                        .map_err(|e| RouterError(format!("httpAccessLog: cannot open {}: {e}", log.path.display())))?,
+                )
             }
         };
         let limits = MessageLimits {
@@ -237,7 +238,10 @@ impl HttpRouter {
             max_concurrent_requests: config.max_concurrent_requests.map(|n| n as usize),
             timeout: config.timeout,
             clear_context: config.clear_context,
-            forwarded: config.add_forwarded_header.as_ref().map(|f| Forwarded { by: label_of(&f.by), r#for: label_of(&f.for_) }),
+            forwarded: config
+                .add_forwarded_header
+                .as_ref()
+                .map(|f| Forwarded { by: label_of(&f.by), r#for: label_of(&f.for_) }),
             timestamp_header: config.timestamp_header.as_ref().and_then(|n| n.parse().ok()),
             max_call_depth: config.max_call_depth as usize,
             max_initial_line_bytes: router.max_initial_line,

@@ -34,8 +34,7 @@ impl<V> Scopes<V> {
         }
         let shown = name.show();
         let scope = self.parent.scope(shown.strip_prefix('/').unwrap_or(&shown));
-        let value =
-            Arc::new(Scoped { value: make(&scope), scope, name: name.clone(), home: Arc::downgrade(self) });
+        let value = Arc::new(Scoped { value: make(&scope), scope, name: name.clone(), home: Arc::downgrade(self) });
         values.insert(name.clone(), Arc::downgrade(&value));
         value
     }

@@ -131,8 +131,7 @@ impl HttpServer {
     }
 
     async fn connection(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, drain: Drain) {
-        let counters =
-            self.connection_counters.get_or_init(|| ConnectionCounters::new(&self.stack.scope, &self.rules));
+        let counters = self.connection_counters.get_or_init(|| ConnectionCounters::new(&self.stack.scope, &self.rules));
         let local = tcp.local_addr().unwrap_or(self.addr);
         let stats = &self.stack.connections;
         let stream = match &self.tls {
@@ -143,6 +142,7 @@ impl HttpServer {
                     // Whoever does not begin a handshake is not told of it in TLS: the connection just ends.
                     let mut first = [0];
                     if tcp.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+                        swallow(&tcp);
                         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "this is not TLS"));
                     }
                     tls.accept(tcp).await
@@ -154,9 +154,9 @@ impl HttpServer {
                     Ok(Ok(stream)) => stream,
                     Ok(Err(error)) => {
                         tracing::debug!(server = %self.stack.label, %peer, %error, "TLS handshake failed");
-                        return stats.failed_handshake();
+                        return stats.exception(&["io.netty.handler.codec.DecoderException"]);
                     }
-                    Err(_) => return stats.failed_handshake(),
+                    Err(_) => return stats.exception(&["io.netty.handler.codec.DecoderException"]),
                 }
             }
         };
@@ -164,7 +164,8 @@ impl HttpServer {
         let io = CountedIo::new(stream, stats, &self.rules.socket_options);
         let counts = io.open_connection();
         let peer = Peer { addr: peer, local, certificate, connection_label: crate::filters::forwarded::random_label() };
-        let activity = Arc::new(Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() });
+        let activity =
+            Arc::new(Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() });
         let service = service_fn(|request| {
             let (stack, peer) = (&self.stack, &peer);
             let busy = Activity::begin(&activity);
@@ -202,14 +203,14 @@ impl HttpServer {
                 }
             }
         };
-        if let Err(e) = result {
-            if e.is_parse() {
-                let text = e.to_string();
-                if text.contains("header") {
-                    if text.contains("value") { &counters.invalid_values } else { &counters.invalid_names }.incr();
-                }
-                tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
+        if let Err(e) = result
+            && e.is_parse()
+        {
+            let text = e.to_string();
+            if text.contains("header") {
+                if text.contains("value") { &counters.invalid_values } else { &counters.invalid_names }.incr();
             }
+            tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
         }
     }
 
@@ -233,6 +234,16 @@ impl HttpServer {
 impl std::fmt::Debug for HttpServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("HttpServer").field(&self.addr).finish()
+    }
+}
+
+/// Takes what a peer has sent off the socket, so that closing it ends the connection instead of resetting it.
+fn swallow(tcp: &TcpStream) {
+    let mut sink = [0; 4096];
+    for _ in 0..16 {
+        if !tcp.try_read(&mut sink).is_ok_and(|n| n > 0) {
+            return;
+        }
     }
 }
 

@@ -43,8 +43,11 @@ pub(crate) struct ClientSettings {
 /// `service`: settings by logical name.
 #[derive(Debug)]
 pub(crate) struct ServiceRules {
-    entries: Vec<(Option<PathMatcher>, ServiceConfig, Option<Arc<dyn Classifier>>)>,
+    entries: Vec<ServiceEntry>,
 }
+
+/// Which names, what is said of them, and the classifier that is part of it.
+type ServiceEntry = (Option<PathMatcher>, ServiceConfig, Option<Arc<dyn Classifier>>);
 
 impl ServiceRules {
     /// The entries with the classifier of each, in their order.

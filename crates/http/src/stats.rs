@@ -210,7 +210,8 @@ impl ConnectionStats {
         self.closes.incr();
     }
 
-    /// A peer that could not be greeted: a connection all the same, closed at once.
+    /// A connection that was made and could not be used, for want of a TLS handshake: opened, and over at once. Its
+    /// close is counted by [`ConnectionStats::failed_connect`].
     pub(crate) fn failed_handshake(self: &Arc<Self>) {
         self.exception(&["io.netty.handler.codec.DecoderException"]);
         drop(self.open(false));

@@ -14,12 +14,13 @@ use std::{
 };
 
 use l5d_admin::{AdminConfig, AdminServer, Handler, Security, SecurityConfig, ServerInfo};
+use l5d_config::{ConfigError, Pos};
 use l5d_http::{
     CLASSIFIERS, Classifier, ClassifierConfig, HttpRouter, HttpServer, IDENTIFIERS, IdentifierConfig, PROPAGATORS,
     PropagatorConfig, RouterContext, RouterPlugins,
 };
 use l5d_namers::{INTERPRETERS, InterpreterConfig, NAMERS, NamerConfig, NamerContext};
-use l5d_naming::Namer;
+use l5d_naming::{Interpreter, Namer};
 use l5d_net::{Drain, DrainTrigger, drain};
 use l5d_telemeters::{TELEMETERS, Telemeter, TelemeterConfig, TelemeterContext};
 use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter};
@@ -27,7 +28,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
     config_json::config_json,
-    linker_config::{self, LinkerConfig, Plugins, Tables},
+    linker_config::{self, LinkerConfig, Plugin, Plugins, RouterConfig, Tables},
     log::Log,
     pages, process,
     runtime::{Listening, Workers},
@@ -56,7 +57,7 @@ pub(crate) const TABLES: Tables<L5d> = Tables {
 };
 
 /// Reads a configuration; see [`linker_config::load`].
-pub(crate) fn load(text: &str) -> Result<LinkerConfig<L5d>, Vec<l5d_config::ConfigError>> {
+pub(crate) fn load(text: &str) -> Result<LinkerConfig<L5d>, Vec<ConfigError>> {
     linker_config::load(text, &TABLES)
 }
 
@@ -72,6 +73,65 @@ impl fmt::Display for StartError {
 
 fn failed(e: impl fmt::Display) -> StartError {
     StartError(e.to_string())
+}
+
+/// All mistakes of a configuration, a line each.
+pub(crate) fn mistakes(errors: &[ConfigError], file: &str) -> StartError {
+    StartError(errors.iter().map(|e| e.in_file(file).to_string()).collect::<Vec<_>>().join("\n"))
+}
+
+/// The plug-ins that can fail to be made although their sections are right: a folder that is not there, a host without
+/// address.
+struct Plugged {
+    telemeters: Vec<Arc<dyn Telemeter>>,
+    namers: Vec<Arc<dyn Namer>>,
+    /// One for each router.
+    interpreters: Vec<Arc<dyn Interpreter>>,
+}
+
+/// Makes them, and reports every one that fails, with its place.
+fn plug(
+    telemeters: Vec<Plugin<dyn TelemeterConfig>>,
+    namers: Vec<Plugin<dyn NamerConfig>>,
+    routers: &mut [RouterConfig<L5d>],
+    tree: &MetricsTree,
+) -> Result<Plugged, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let mut note = |at: Pos, path: String, what: String| errors.push(ConfigError { at, path, what });
+    let context = TelemeterContext { tree: tree.clone() };
+    let mut plugged = Plugged { telemeters: Vec::new(), namers: Vec::new(), interpreters: Vec::new() };
+    for (i, telemeter) in telemeters.into_iter().enumerate() {
+        match telemeter.config.build(&context) {
+            Ok(built) => plugged.telemeters.push(built),
+            Err(e) => note(telemeter.at, format!("telemetry[{i}]"), format!("{}: {e}", telemeter.kind)),
+        }
+    }
+    let context = NamerContext { runtime: tokio::runtime::Handle::current() };
+    let scope = tree.scope("namer");
+    for (i, namer) in namers.into_iter().enumerate() {
+        scope.scope(namer.config.prefix().show().trim_start_matches('/'));
+        match namer.config.build(&context) {
+            Ok(built) => plugged.namers.push(built),
+            Err(e) => note(namer.at, format!("namers[{i}]"), e.to_string()),
+        }
+    }
+    for (i, router) in routers.iter_mut().enumerate() {
+        match router.interpreter.take() {
+            None => plugged.interpreters.push(l5d_namers::default_interpreter(&plugged.namers, &context)),
+            Some(interpreter) => match interpreter.config.build(&plugged.namers, &context) {
+                Ok(built) => plugged.interpreters.push(built),
+                Err(e) => note(interpreter.at, format!("routers[{i}].interpreter"), e.to_string()),
+            },
+        }
+    }
+    if errors.is_empty() { Ok(plugged) } else { Err(errors) }
+}
+
+/// The rest of `-validate`: what [`load`] cannot see because it opens nothing. Must be called within a runtime.
+pub(crate) fn check(mut config: LinkerConfig<L5d>, file: &str) -> Result<(), StartError> {
+    plug(config.telemeters, config.namers, &mut config.routers, &MetricsTree::new())
+        .map(drop)
+        .map_err(|e| mistakes(&e, file))
 }
 
 /// Everything, built.
@@ -97,32 +157,25 @@ pub(crate) struct Options {
 
 impl Linker {
     /// Builds everything that the configuration asks for. Must be called within the control runtime.
-    pub(crate) fn build(config: LinkerConfig<L5d>, options: &Options, log: &Log) -> Result<Self, StartError> {
+    /// `file` is what the configuration is called in messages.
+    pub(crate) fn build(
+        mut config: LinkerConfig<L5d>,
+        options: &Options,
+        log: &Log,
+        file: &str,
+    ) -> Result<Self, StartError> {
         let tree = MetricsTree::new();
         let runtime = tokio::runtime::Handle::current();
-        let telemeter_context = TelemeterContext { tree: tree.clone() };
-        let telemeters = config
-            .telemeters
-            .into_iter()
-            .map(|t| t.config.build(&telemeter_context).map_err(failed))
-            .collect::<Result<Vec<_>, _>>()?;
-        let process = process::register(&tree);
-
-        let namer_context = NamerContext { runtime: runtime.clone() };
-        let mut namers: Vec<Arc<dyn Namer>> = Vec::new();
-        for namer in config.namers {
-            tree.scope("namer").scope(namer.config.prefix().show().trim_start_matches('/'));
-            namers.push(namer.config.build(&namer_context).map_err(failed)?);
+        if config.usage.enabled {
+            tracing::debug!(org_id = ?config.usage.org_id, "usage is accepted and never sent");
         }
-        tree.scope("namer");
+        let Plugged { telemeters, namers, interpreters } =
+            plug(config.telemeters, config.namers, &mut config.routers, &tree).map_err(|e| mistakes(&e, file))?;
+        let process = process::register(&tree);
 
         let context = RouterContext { tree: tree.clone(), workers: options.workers, runtime };
         let mut routers = Vec::new();
-        for router in config.routers {
-            let interpreter = match router.interpreter {
-                Some(i) => i.config.build(&namers, &namer_context).map_err(failed)?,
-                None => l5d_namers::default_interpreter(&namers, &namer_context),
-            };
+        for (router, interpreter) in config.routers.into_iter().zip(interpreters) {
             let build = |c: &dyn ClassifierConfig| -> Arc<dyn Classifier> { c.build() };
             let plugins = RouterPlugins {
                 interpreter,
@@ -213,8 +266,7 @@ impl Linker {
             }
         }
         let (trigger, workers_drain) = drain();
-        let workers =
-            Workers::start(self.workers, &listening, &self.tree, &workers_drain).map_err(failed)?;
+        let workers = Workers::start(self.workers, &listening, &self.tree, &workers_drain).map_err(failed)?;
         drop((listening, workers_drain));
         tracing::info!("initialized");
         ready();
@@ -314,8 +366,7 @@ impl AdminThreads {
         servers.push((server, handlers, format!("serving {scheme} admin on /{addr}")));
 
         let (trigger, admin_drain) = drain();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || runtime.block_on(serve_admin(servers, admin_drain)))

@@ -12,7 +12,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -164,7 +164,7 @@ impl LogLevels for Levels {
     }
 
     fn set(&self, logger: &str, level: &str) -> Result<(), String> {
-        let level: LogLevel = level.parse().map_err(|e| format!("{e}"))?;
+        let level = level.parse::<LogLevel>()?;
         let rank = rank_of(level);
         if logger.is_empty() || logger == "root" {
             self.root.store(rank, Relaxed);

@@ -17,7 +17,6 @@ use std::process::ExitCode;
 
 use args::{Args, Exit, Source};
 use demo::Demo;
-use l5d_config::ConfigError;
 use linker::{Linker, Options, StartError, say};
 use log::Log;
 
@@ -55,11 +54,13 @@ fn run(args: &Args) -> Result<(), StartError> {
     let built_in = demo.as_ref().map(Demo::config).transpose().map_err(cannot)?.unwrap_or_default();
     let text = args.source.read(&built_in).map_err(StartError)?;
     let file = args.source.name();
-    let config = linker::load(&text).map_err(|errors| mistakes(&errors, &file))?;
+    let config = linker::load(&text).map_err(|errors| linker::mistakes(&errors, &file))?;
     if args.validate {
         for warning in &config.warnings {
             eprintln!("warning: {}", warning.in_file(&file));
         }
+        let _context = runtime.enter();
+        linker::check(config, &file)?;
         say(&format!("{file}: no mistakes found\n"));
         return Ok(());
     }
@@ -74,12 +75,10 @@ fn run(args: &Args) -> Result<(), StartError> {
         tracing::warn!("{}", warning.in_file(&file));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = Options {
-        snapshot_interval: args.snapshot_interval,
-        workers: args.workers.map_or(cores, usize::from),
-    };
+    let options =
+        Options { snapshot_interval: args.snapshot_interval, workers: args.workers.map_or(cores, usize::from) };
     let result = runtime.block_on(async {
-        let linker = Linker::build(config, &options, &log)?;
+        let linker = Linker::build(config, &options, &log, &file)?;
         let mut tasks = None;
         linker
             .run(|| {
@@ -93,9 +92,4 @@ fn run(args: &Args) -> Result<(), StartError> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     drop(log);
     result
-}
-
-/// All mistakes of a configuration, a line each.
-fn mistakes(errors: &[ConfigError], file: &str) -> StartError {
-    StartError(errors.iter().map(|e| e.in_file(file).to_string()).collect::<Vec<_>>().join("\n"))
 }

@@ -70,7 +70,10 @@ mod tests {
     #[test]
     fn numbers_are_found() {
         assert_eq!(first_number("A: 1\nVmRSS:\t  5120 kB\n", "VmRSS:"), 5120.0);
-        assert_eq!(first_number("Max open files            1024                 524288     files\n", "Max open files"), 1024.0);
+        assert_eq!(
+            first_number("Max open files            1024                 524288     files\n", "Max open files"),
+            1024.0
+        );
         assert_eq!(first_number("", "x"), 0.0);
     }
 

@@ -86,9 +86,7 @@ impl Kind {
             Self::Interrupted => &["com.twitter.util.TimeoutException"],
             Self::Cancelled => &["com.twitter.finagle.CancelledRequestException"],
             Self::ChannelClosed => &["com.twitter.finagle.ChannelClosedException"],
-            Self::BadResponse => {
-                &["com.twitter.finagle.UnknownChannelException", "java.lang.IllegalArgumentException"]
-            }
+            Self::BadResponse => &["com.twitter.finagle.UnknownChannelException", "java.lang.IllegalArgumentException"],
             Self::WriteFailed => &["com.twitter.finagle.ChannelWriteException"],
             Self::Nacked | Self::NackedForGood => &["com.twitter.finagle.Failure"],
             Self::Rejected => &["com.twitter.finagle.Failure", "java.util.concurrent.RejectedExecutionException"],

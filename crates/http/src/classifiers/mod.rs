@@ -69,7 +69,7 @@ pub static CLASSIFIERS: &[&Kind<dyn ClassifierConfig>] = &[
 ];
 
 /// The classifier of a service without a `responseClassifier`.
-pub fn default() -> std::sync::Arc<dyn Classifier> {
+pub(crate) fn default() -> std::sync::Arc<dyn Classifier> {
     std::sync::Arc::new(Retryable::NONE)
 }
 

@@ -83,7 +83,8 @@ impl AccessLog {
         let roll = settings.roll;
         let file = RollingFile::open(settings)?;
         let (queue, receiver) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(&receiver, file))?;
+        let writer =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(&receiver, file))?;
         Ok(Arc::new(Self {
             queue,
             dropped: scope.scope("access_log").counter("dropped"),
@@ -221,12 +222,17 @@ impl RollingFile {
     fn file(path: &Path, append: bool) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.create(true);
-        if append { options.append(true) } else { options.write(true).truncate(true) };
+        if append {
+            options.append(true)
+        } else {
+            options.write(true).truncate(true)
+        };
         options.open(path)
     }
 
     fn write(&mut self, line: &str, now: SystemTime) -> io::Result<()> {
-        let full = matches!(self.settings.roll, Roll::Size(max) if self.size > 0 && self.size + line.len() as u64 > max);
+        let full =
+            matches!(self.settings.roll, Roll::Size(max) if self.size > 0 && self.size + line.len() as u64 > max);
         if full || self.rolls_at.is_some_and(|at| now >= at) {
             self.roll(now)?;
         }
@@ -279,7 +285,7 @@ impl RollingFile {
 
 /// Removes all but the newest `keep` rolled files; their names sort by time.
 fn remove_old(path: &Path, stem: &str, extension: &str, keep: usize) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let prefix = format!("{stem}-");
     let mut rolled: Vec<PathBuf> = std::fs::read_dir(folder)?
         .filter_map(Result::ok)
@@ -367,7 +373,7 @@ mod tests {
     #[test]
     fn rolls_by_time() {
         let monday_noon = at(1_452_513_600); // 2016-01-11 12:00
-        let next = |roll| next_roll(roll, monday_noon).map(|t| Civil::of(t)).map(|c| (c.day, c.hour));
+        let next = |roll| next_roll(roll, monday_noon).map(Civil::of).map(|c| (c.day, c.hour));
         assert_eq!(next(Roll::Hourly), Some((11, 13)));
         assert_eq!(next(Roll::Daily), Some((12, 0)));
         assert_eq!(next(Roll::Weekly(1)), Some((17, 0)));

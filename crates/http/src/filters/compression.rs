@@ -95,11 +95,7 @@ fn accepted(headers: &HeaderMap) -> Option<Accepted> {
     }
     let gzip = gzip.or(star).unwrap_or(0.0);
     let deflate = deflate.or(star).unwrap_or(0.0);
-    if gzip > 0.0 && gzip >= deflate {
-        Some(Accepted::Gzip)
-    } else {
-        (deflate > 0.0).then_some(Accepted::Deflate)
-    }
+    if gzip > 0.0 && gzip >= deflate { Some(Accepted::Gzip) } else { (deflate > 0.0).then_some(Accepted::Deflate) }
 }
 
 fn is_textual(content_type: &HeaderValue) -> bool {

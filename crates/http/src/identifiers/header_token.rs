@@ -72,7 +72,9 @@ impl IdentifierConfig for HeaderToken {
 impl Identifier for HeaderToken {
     fn identify(&self, head: &mut Parts) -> Identification {
         match head.headers.get(&self.header) {
-            Some(value) if !value.is_empty() => Identification::Identified(Path::from_segments([segment(value.as_bytes())])),
+            Some(value) if !value.is_empty() => {
+                Identification::Identified(Path::from_segments([segment(value.as_bytes())]))
+            }
             _ => Identification::Unidentified(format!("{} header is absent", self.shown)),
         }
     }

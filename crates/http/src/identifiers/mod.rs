@@ -32,7 +32,7 @@ pub trait IdentifierConfig: Send + Sync + std::fmt::Debug {
 }
 
 /// The identifier of a router without an `identifier` section: the token of the `Host` header.
-pub fn default() -> Box<dyn IdentifierConfig> {
+pub(crate) fn default() -> Box<dyn IdentifierConfig> {
     header_token::default()
 }
 

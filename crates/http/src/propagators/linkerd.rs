@@ -49,10 +49,9 @@ impl Propagator for Linkerd {
             Some(parent) if trusted => parent.child(),
             _ => TraceId::root(),
         };
-        if let Some(rate) = headers.remove(headers::SAMPLE) {
-            if let Some(rate) = rate.to_str().ok().and_then(|r| r.trim().parse::<f64>().ok()) {
-                ctx.trace = ctx.trace.with_sampled(sampled(ctx.trace.trace, self.salt, rate));
-            }
+        let rate = headers.remove(headers::SAMPLE);
+        if let Some(rate) = rate.and_then(|r| r.to_str().ok()?.trim().parse::<f64>().ok()) {
+            ctx.trace = ctx.trace.with_sampled(sampled(ctx.trace.trace, self.salt, rate));
         }
     }
 

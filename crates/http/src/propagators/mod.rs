@@ -25,7 +25,7 @@ pub trait PropagatorConfig: Send + Sync + std::fmt::Debug {
 }
 
 /// The propagator of a router without a `tracePropagator` section.
-pub fn default() -> std::sync::Arc<dyn Propagator> {
+pub(crate) fn default() -> std::sync::Arc<dyn Propagator> {
     std::sync::Arc::new(linkerd::Linkerd::new())
 }
 

@@ -44,7 +44,7 @@ pub(crate) enum Choice {
     /// One way.
     One(Arc<Leaf>),
     /// Ways by weight.
-    Union(Arc<[(f64, Choice)]>),
+    Union(Arc<[(f64, Self)]>),
 }
 
 impl Choice {

@@ -362,8 +362,12 @@ impl Client {
         }
         let mut session = self.acquire_in_time(&attempt).await?;
         let mut requeues = 0_u64;
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss,
-            reason = "budgets are small and positive")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "budgets are small and positive"
+        )]
         let allowance = (REQUEUE_SHARE * self.budget.balance(Instant::now()) as f64).ceil() as u64;
         let result = loop {
             let timed = Timed { status: &self.status, began: Instant::now(), done: false };
@@ -471,8 +475,7 @@ impl Client {
             let _ = state.wait_for(|s| *s != AddrState::Pending).await;
         }
         if let AddrState::Failed(why) = &*self.state.borrow() {
-            let kind =
-                if why.starts_with("malformed address") { Kind::MalformedAddress } else { Kind::NamingFailed };
+            let kind = if why.starts_with("malformed address") { Kind::MalformedAddress } else { Kind::NamingFailed };
             return Err(Error::new(kind, why.as_ref()));
         }
         let Some(lease) = self.balancer.pick(Instant::now()) else {
@@ -681,8 +684,8 @@ impl Client {
         }
         let h = &head.headers;
         let streamed = attempt.full.is_none();
-        let retryable = h.contains_key(headers::NACK)
-            || (!streamed && h.get(RETRY_AFTER).is_some_and(|v| v.as_bytes() == b"0"));
+        let retryable =
+            h.contains_key(headers::NACK) || (!streamed && h.get(RETRY_AFTER).is_some_and(|v| v.as_bytes() == b"0"));
         if h.contains_key(headers::NONRETRYABLE_NACK) || (retryable && streamed) {
             let text = "The request was Nacked by the server and should not be retried";
             Some(Error::new(Kind::NackedForGood, text).from_source(&self.label))

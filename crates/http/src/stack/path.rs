@@ -67,9 +67,7 @@ impl Classify for ForRequest<'_> {
             return Class::FAILURE;
         }
         match result {
-            Ok(response) if response.headers().get(headers::RETRYABLE).is_some_and(|v| v == "true") => {
-                Class::RETRYABLE
-            }
+            Ok(response) if response.headers().get(headers::RETRYABLE).is_some_and(|v| v == "true") => Class::RETRYABLE,
             _ => class,
         }
     }

@@ -140,7 +140,13 @@ pub(crate) struct Peer {
 }
 
 impl ServerStack {
-    pub(crate) fn new(label: Arc<str>, scope: Scope, router: Arc<HttpRouter>, rules: ServerRules, workers: usize) -> Arc<Self> {
+    pub(crate) fn new(
+        label: Arc<str>,
+        scope: Scope,
+        router: Arc<HttpRouter>,
+        rules: ServerRules,
+        workers: usize,
+    ) -> Arc<Self> {
         let concurrency = rules.max_concurrent_requests.map(|limit| {
             let now = Arc::new(AtomicUsize::new(0));
             let shown = Arc::clone(&now);
@@ -259,19 +265,10 @@ impl ServerStack {
         }
     }
 
-    async fn answer(
-        self: &Arc<Self>,
-        peer: &Peer,
-        head: &mut Parts,
-        mut body: Body,
-        began: Instant,
-    ) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, peer: &Peer, head: &mut Parts, mut body: Body, began: Instant) -> Response<Body> {
         let limits = self.rules.error_limits;
-        let ctx = if self.rules.clear_context {
-            Ok(Ctx::cleared(&mut head.headers))
-        } else {
-            Ctx::take(&mut head.headers)
-        };
+        let ctx =
+            if self.rules.clear_context { Ok(Ctx::cleared(&mut head.headers)) } else { Ctx::take(&mut head.headers) };
         let mut ctx = match ctx {
             Ok(ctx) => ctx,
             Err(e) => {

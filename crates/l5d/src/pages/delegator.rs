@@ -20,7 +20,7 @@ pub(crate) fn handler(routers: Vec<Arc<HttpRouter>>, namers: &[Arc<dyn Namer>]) 
     let routers = Arc::new(routers);
     Handler::new("/delegator.json", move |request| {
         let (routers, anonymous) = (Arc::clone(&routers), Arc::clone(&anonymous));
-        async move { serve(&request, &routers, &anonymous).await.unwrap_or_else(|refusal| refusal) }
+        async move { serve(&request, &routers, &anonymous).await.unwrap_or_else(|refusal| *refusal) }
     })
 }
 
@@ -35,16 +35,16 @@ async fn serve(
     request: &Request,
     routers: &[Arc<HttpRouter>],
     anonymous: &Arc<dyn Interpreter>,
-) -> Result<Response, Response> {
+) -> Result<Response, Box<Response>> {
     let question = match request.method {
         Method::GET | Method::HEAD => from_query(request)?,
         Method::POST => from_body(request)?,
-        _ => return Err(Response::empty(StatusCode::METHOD_NOT_ALLOWED)),
+        _ => return Err(Box::new(Response::empty(StatusCode::METHOD_NOT_ALLOWED))),
     };
     let name = question.namespace.as_deref().unwrap_or("default");
     let cannot = || {
-        Response::text(format!("Name Interpreter for {name} cannot show delegations"))
-            .with_status(StatusCode::NOT_IMPLEMENTED)
+        let text = format!("Name Interpreter for {name} cannot show delegations");
+        Box::new(Response::text(text).with_status(StatusCode::NOT_IMPLEMENTED))
     };
     let interpreter = match &question.namespace {
         None => anonymous,
@@ -53,35 +53,34 @@ async fn serve(
     let delegator = interpreter.delegator().ok_or_else(cannot)?;
     match tokio::time::timeout(LIMIT, delegator.delegate(&question.dtab, &question.path)).await {
         Ok(Ok(tree)) => Ok(Response::json(tree.to_json())),
-        Ok(Err(why)) => Err(Response::text(why.to_string()).with_status(StatusCode::INTERNAL_SERVER_ERROR)),
-        Err(_) => Err(Response::text("Request timed out.").with_status(StatusCode::SERVICE_UNAVAILABLE)),
+        Ok(Err(why)) => Ok(Response::text(why.to_string()).with_status(StatusCode::INTERNAL_SERVER_ERROR)),
+        Err(_) => Ok(Response::text("Request timed out.").with_status(StatusCode::SERVICE_UNAVAILABLE)),
     }
 }
 
-fn refuse(what: String) -> Response {
-    Response::text(what).with_status(StatusCode::BAD_REQUEST)
+fn refuse(what: String) -> Box<Response> {
+    Box::new(Response::text(what).with_status(StatusCode::BAD_REQUEST))
 }
 
-fn read(path: &str, dtab: &str, namespace: Option<String>) -> Result<Question, Response> {
+fn read(path: &str, dtab: &str, namespace: Option<String>) -> Result<Question, Box<Response>> {
     let path = Path::read(path).map_err(|e| refuse(format!("Invalid path: {e}")))?;
     let dtab = Dtab::read(dtab).map_err(|e| refuse(format!("Invalid dtab: {e}")))?;
     Ok(Question { path, dtab, namespace })
 }
 
-fn from_query(request: &Request) -> Result<Question, Response> {
+fn from_query(request: &Request) -> Result<Question, Box<Response>> {
     let namespace = request.query("namespace").filter(|n| !n.is_empty());
     read(&request.query("path").unwrap_or_default(), &request.query("dtab").unwrap_or_default(), namespace)
 }
 
-fn from_body(request: &Request) -> Result<Question, Response> {
+fn from_body(request: &Request) -> Result<Question, Box<Response>> {
     let json = HeaderValue::from_static("application/json");
     let kind = request.headers.get(CONTENT_TYPE).unwrap_or(&json);
     if !kind.to_str().is_ok_and(|k| k.split(';').next().unwrap_or("").trim() == "application/json") {
-        return Err(Response::empty(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        return Err(Box::new(Response::empty(StatusCode::UNSUPPORTED_MEDIA_TYPE)));
     }
     let malformed = |what: &str| refuse(format!("Malformed delegation request: {what}"));
-    let body: serde_json::Value =
-        serde_json::from_slice(&request.body).map_err(|e| malformed(&e.to_string()))?;
+    let body: serde_json::Value = serde_json::from_slice(&request.body).map_err(|e| malformed(&e.to_string()))?;
     let text = |key: &str| body.get(key).and_then(serde_json::Value::as_str);
     let path = text("path").ok_or_else(|| malformed("'path' must be a string"))?;
     let dtab = text("dtab").ok_or_else(|| malformed("'dtab' must be a string"))?;

@@ -19,10 +19,7 @@ pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[
     let for_names: Vec<_> = namers.to_vec();
     let for_states = routers.clone();
     let mut handlers = vec![
-        Handler::of("/config.json", move |_| {
-            Response::of(JSON_UTF8, config.clone())
-        })
-        .in_nav("config"),
+        Handler::of("/config.json", move |_| Response::of(JSON_UTF8, config.clone())).in_nav("config"),
         Handler::of("/bound-names.json", move |_| {
             let mut names: Vec<_> = for_names.iter().flat_map(|n| n.names()).map(|p| p.show()).collect();
             names.sort();
