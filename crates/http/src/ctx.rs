@@ -3,7 +3,10 @@
 //! [`Ctx::take`] reads and removes what a caller sent; the client stack writes the headers of the next hop from it. A
 //! plain struct, made once per request; nothing here is looked up by name later.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderValue};
@@ -158,6 +161,8 @@ pub struct Ctx {
     pub deadline: Option<Deadline>,
     /// The request's own dtab: the context's entries, then the user's.
     pub local_dtab: Dtab,
+    /// Raised when the server's own time-out gives the request up; only where one is configured.
+    pub(crate) server_gave_up: Option<Arc<AtomicBool>>,
 }
 
 impl Ctx {
@@ -185,7 +190,7 @@ impl Ctx {
             }
         }
         headers.remove(headers::RETRYABLE_REQUEST);
-        Ok(Self { trace: TraceId::root(), deadline, local_dtab })
+        Ok(Self { trace: TraceId::root(), deadline, local_dtab, server_gave_up: None })
     }
 
     /// A context for a request whose own is not trusted (`clearContext`): removes every `l5d-*` header.
@@ -195,7 +200,7 @@ impl Ctx {
             headers.remove(name);
         }
         headers.remove(headers::RETRYABLE_REQUEST);
-        Self { trace: TraceId::root(), deadline: None, local_dtab: Dtab::empty() }
+        Self { trace: TraceId::root(), deadline: None, local_dtab: Dtab::empty(), server_gave_up: None }
     }
 
     /// Tightens the deadline by a time-out that starts now.

@@ -18,7 +18,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -70,27 +70,44 @@ pub(crate) struct MessageLimits {
     pub(crate) buffer_bytes: u64,
 }
 
-/// Why an attempt's future may be dropped before its end; set by whoever drops it.
+/// Why a request's future may be dropped before its end, and where it was then; set by whoever drops it.
 #[derive(Debug, Default)]
-pub(crate) struct GivenUp(AtomicU8);
+pub(crate) struct GivenUp {
+    reason: AtomicU8,
+    /// Raised by the server when its own time-out fires.
+    by_server: Option<Arc<AtomicBool>>,
+    /// The client that the request was sent to.
+    client: OnceLock<Arc<str>>,
+}
 
 impl GivenUp {
+    pub(crate) fn new(by_server: Option<Arc<AtomicBool>>) -> Self {
+        Self { by_server, ..Self::default() }
+    }
+
     /// A time-out above the client fires.
     pub(crate) fn by_timeout(&self) {
-        self.0.store(1, Relaxed);
+        self.reason.store(1, Relaxed);
     }
 
     /// The attempt's own time limit fires.
     fn by_attempt_timeout(&self) {
-        self.0.store(2, Relaxed);
+        self.reason.store(2, Relaxed);
     }
 
-    fn kind(&self) -> Kind {
-        match self.0.load(Relaxed) {
+    /// What it counts as. Finagle interrupts with its own exception whatever time-out it was.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.reason.load(Relaxed) {
             1 => Kind::Interrupted,
             2 => Kind::IndividualTimeout,
+            _ if self.by_server.as_ref().is_some_and(|b| b.load(Relaxed)) => Kind::Interrupted,
             _ => Kind::Cancelled,
         }
+    }
+
+    /// The client that had the request.
+    pub(crate) fn client(&self) -> Option<&Arc<str>> {
+        self.client.get()
     }
 }
 
@@ -376,7 +393,8 @@ impl Client {
             match result {
                 Err(e) if e.safe_to_retry && attempt.can_resend() => {
                     let now = Instant::now();
-                    let refused = if self.balancer.status(now) != Status::Open {
+                    // A nack leaves its session open, whatever accrual makes of the endpoint.
+                    let refused = if e.kind != Kind::Nacked && self.balancer.status(now) != Status::Open {
                         Some(&self.retries.cannot_retry)
                     } else if requeues >= allowance {
                         Some(&self.retries.request_limit)
@@ -527,6 +545,7 @@ impl Client {
         if !attempt.ctx.local_dtab.is_empty() {
             metrics.dtab_size.add(attempt.ctx.local_dtab.len() as u64);
         }
+        attempt.given_up.client.get_or_init(|| Arc::clone(&self.label));
         let endpoint = Arc::clone(session.endpoint());
         let trace = attempt.ctx.trace.child();
         let request = self.request(attempt, &trace);

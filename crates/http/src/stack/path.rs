@@ -23,7 +23,7 @@ use l5d_router::{
     classify::Class,
     error::{Error, Kind},
     retry::RetryBudget,
-    stats::{Outcome, RequestStats},
+    stats::{InFlight, Outcome, RequestStats},
 };
 use l5d_telemetry::{Counter, GaugeGuard, Scope, Stat};
 use tokio::time::Instant;
@@ -104,6 +104,31 @@ impl Service {
     }
 }
 
+/// The counts of one request to a name. Dropped unfinished, it was given up: by the requester, or by a time-out above.
+struct Counting<'a> {
+    in_flight: Option<InFlight>,
+    began: StdInstant,
+    given_up: &'a GivenUp,
+}
+
+impl Counting<'_> {
+    fn finish(mut self, outcome: Outcome<'_>) {
+        if let Some(f) = self.in_flight.take() {
+            f.finish(outcome, self.began.elapsed());
+        }
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        if let Some(f) = self.in_flight.take() {
+            let kind = self.given_up.kind();
+            let source = if kind == Kind::Cancelled { self.given_up.client() } else { None };
+            f.abandon(kind, source, self.began.elapsed());
+        }
+    }
+}
+
 /// The stack of one logical name and request dtab.
 pub(crate) struct PathStack {
     path: Path,
@@ -149,9 +174,9 @@ impl PathStack {
         headers::append_via(&mut head.headers, version);
         headers::strip_hop_by_hop(&mut head.headers);
 
-        let in_flight = self.service.requests.begin();
-        let began = StdInstant::now();
-        let given_up = GivenUp::default();
+        let given_up = GivenUp::new(ctx.server_gave_up.clone());
+        let counting =
+            Counting { in_flight: Some(self.service.requests.begin()), began: StdInstant::now(), given_up: &given_up };
         let (result, class) = match self.service.settings.total_timeout {
             None => self.retried(&ctx, &head, body, &given_up, peer).await,
             Some(limit) => {
@@ -177,7 +202,7 @@ impl PathStack {
             Ok(_) if class.is_success() => Outcome::Success,
             Ok(_) => Outcome::FailedResponse,
         };
-        in_flight.finish(outcome, began.elapsed());
+        counting.finish(outcome);
 
         match result {
             Ok(mut response) => {

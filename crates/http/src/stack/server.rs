@@ -19,7 +19,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -327,13 +327,19 @@ impl ServerStack {
         }
     }
 
-    async fn limited(&self, peer: &Peer, head: &mut Parts, ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
+    async fn limited(&self, peer: &Peer, head: &mut Parts, mut ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
         let _permit = match &self.concurrency {
             None => None,
             Some(c) => Some(Permit::take(c).ok_or_else(|| Error::new(Kind::Rejected, ""))?),
         };
         let Some(limit) = self.rules.timeout else { return self.route(peer, head, ctx, body).await };
-        tokio::time::timeout(limit, self.route(peer, head, ctx, body)).await.unwrap_or_else(|_| {
+        let gave_up = Arc::new(AtomicBool::new(false));
+        ctx.server_gave_up = Some(Arc::clone(&gave_up));
+        ctx.limit(limit);
+        let mut routed = Box::pin(self.route(peer, head, ctx, body));
+        tokio::time::timeout(limit, &mut routed).await.unwrap_or_else(|_| {
+            gave_up.store(true, Relaxed);
+            drop(routed);
             let text = format!(
                 "exceeded {} to {} while waiting for a response for an individual request, excluding retries. \
                  Remote Info: Not Available",
