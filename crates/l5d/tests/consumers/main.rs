@@ -7,6 +7,7 @@
 //!
 //! `cargo test -p l5d --features consumers --test consumers [-- PART_OF_A_NAME]`; `L5D_BIN=FILE` judges another build.
 
+mod demo;
 mod influxdb;
 mod l5d;
 mod nginx;
@@ -35,6 +36,10 @@ const CASES: &[Case] = &[
     (
         "page::statsd_without_experimental_is_refused_with_one_line",
         page::statsd_without_experimental_is_refused_with_one_line,
+    ),
+    (
+        "demo::the_readmes_first_command_shows_traffic_in_every_format",
+        demo::the_readmes_first_command_shows_traffic_in_every_format,
     ),
     ("router::curl_gets_what_nginx_serves", router::curl_gets_what_nginx_serves),
     ("router::curl_sends_bodies_to_an_upstream", router::curl_sends_bodies_to_an_upstream),

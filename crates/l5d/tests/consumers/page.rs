@@ -22,24 +22,30 @@ fn plain(telemetry: &str, upstream: &Upstream) -> (L5d, SocketAddr) {
     (start(&config, SocketAddr::from((Ipv4Addr::LOCALHOST, admin))), server)
 }
 
-/// The README's command, run by a shell; only the port differs.
-pub(crate) fn the_pages_curl_prints_the_first_metrics(_: &Suite) {
-    let upstream = Upstream::start(|_| Response::ok("hello"));
-    let telemetry = readme::block("yaml", "io.l5d.prometheus");
-    let (l5d, _) = plain(telemetry, &upstream);
-    let command = "curl -s http://localhost:9990/admin/metrics.json?pretty=1 | head -n4";
-    assert!(readme::block("bash", command).contains(command));
-    let here = readme::replaced(command, "9990", &l5d.admin().port().to_string());
-    let outcome = run(Command::new("sh").args(["-c", &here]), b"");
+/// The page's command.
+pub(crate) const FIRST_METRICS: &str = "curl -s http://localhost:9990/admin/metrics.json?pretty=1 | head -n4";
+
+/// Has a shell run `command`, which must print what the page shows: a brace and three metrics.
+pub(crate) fn prints_the_first_metrics(command: &str) {
+    let outcome = run(Command::new("sh").args(["-c", command]), b"");
     let text = outcome.text();
     let lines: Vec<&str> = text.lines().collect();
     assert!(outcome.code == 0 && lines.len() == 4 && lines[0] == "{", "{text}{}", outcome.stderr);
     for line in &lines[1..] {
-        let (name, value) =
-            line.strip_prefix("  \"").and_then(|rest| rest.split_once("\" : ")).unwrap_or_else(|| panic!("{line}"));
+        let halves = line.strip_prefix("  \"").and_then(|rest| rest.split_once("\" : "));
+        let (name, value) = halves.unwrap_or_else(|| panic!("{line}"));
         let value = value.strip_suffix(',').unwrap_or_else(|| panic!("{line}"));
         assert!(name.contains('/') && value.parse::<f64>().is_ok(), "{line}");
     }
+}
+
+/// The README's command, which is the page's; only the port differs. And the README's Prometheus block.
+pub(crate) fn the_pages_curl_prints_the_first_metrics(_: &Suite) {
+    let upstream = Upstream::start(|_| Response::ok("hello"));
+    let telemetry = readme::block("yaml", "io.l5d.prometheus");
+    let (l5d, _) = plain(telemetry, &upstream);
+    assert!(readme::block("bash", FIRST_METRICS).contains(FIRST_METRICS));
+    prints_the_first_metrics(&readme::replaced(FIRST_METRICS, "9990", &l5d.admin().port().to_string()));
     let page = get(l5d.admin(), "localhost", "/admin/metrics/prometheus").expect("the telemeter's page is there");
     assert_eq!(page.status, 200);
 }

@@ -200,9 +200,13 @@ pub(crate) fn hostile_names_come_back_as_they_were_sent(suite: &Suite) {
         prometheus.expect(&format!("rt:service:requests{{{of}, service=\"svc/web\"}}"), 3.0);
         prometheus.expect(&format!("count(count by (rt) (rt:server:requests{{{of}}}))"), 1.0);
     }
-    // An element with a byte outside of a name's alphabet is written in hex, all of it, as Linkerd does.
+    // A header's bytes are Latin-1, as Netty read them, and a name's are UTF-8. An element with a byte outside of a name's alphabet is
+    // written in hex, all of it.
     let of_all = "sum(rt:service:requests{job=\"hostile\", service=";
-    let hex = |text: &str| text.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+    let hex = |text: &str| {
+        let name: String = text.bytes().map(char::from).collect();
+        name.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>()
+    };
     for host in ["quo\"te", "comma,equals=space here", "bücher.example", "🍭", "[::1]:8080"] {
         let name = quoted(&format!("svc/{}", hex(host)));
         prometheus.expect(&format!("{of_all}{name}}})"), LABELS.len() as f64);

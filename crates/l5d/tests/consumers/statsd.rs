@@ -27,9 +27,14 @@ pub(crate) struct StatsdServer {
 
 impl StatsdServer {
     pub(crate) fn start() -> Self {
+        Self::start_at(free_udp_port())
+    }
+
+    /// A server on that UDP port.
+    pub(crate) fn start_at(port: u16) -> Self {
         let script = cached("statsd-0.9.0/node_modules/statsd/stats.js", "statsd");
         let folder = tempfile::TempDir::new().expect("a temporary folder can be made");
-        let (port, management) = (free_udp_port(), SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+        let management = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = format!(
             "{{ port: {port}, address: \"127.0.0.1\", mgmt_port: {}, mgmt_address: \"127.0.0.1\", flushInterval: 3600000,\n\
              backends: [\"./backends/console\"], dumpMessages: false }}\n",
@@ -68,7 +73,7 @@ impl StatsdServer {
             .collect()
     }
 
-    fn counter(&self, name: &str) -> f64 {
+    pub(crate) fn counter(&self, name: &str) -> f64 {
         self.numbers("counters", name).get(name).copied().unwrap_or(0.0)
     }
 
@@ -85,7 +90,7 @@ impl StatsdServer {
         inside.split(',').filter_map(|number| number.trim().parse().ok()).collect()
     }
 
-    fn no_bad_line(&self) {
+    pub(crate) fn no_bad_line(&self) {
         let stats = self.ask("stats");
         let bad = stats.iter().find_map(|line| line.strip_prefix("messages.bad_lines_seen: "));
         assert_eq!(bad, Some("0"), "{stats:?}");
