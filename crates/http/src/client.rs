@@ -45,6 +45,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a TLS handshake with an endpoint may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an idle connection may take to notice that it is idle; after that it is closed and another is taken.
+const READY_TIMEOUT: Duration = Duration::from_millis(20);
+
 /// What all endpoints of a client share.
 pub(crate) struct EndpointContext {
     pub(crate) label: Arc<str>,
@@ -341,7 +344,8 @@ impl Endpoint {
                 }
                 tokio::task::yield_now().await;
             }
-            if parked.sender.ready().await.is_ok() {
+            // Or its request is still being sent, although the answer has ended: that may take for ever.
+            if matches!(tokio::time::timeout(READY_TIMEOUT, parked.sender.ready()).await, Ok(Ok(()))) {
                 return Some(parked);
             }
         }
