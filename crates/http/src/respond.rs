@@ -22,7 +22,9 @@ pub(crate) struct ErrorLimits {
 /// The status that tells a requester of this kind of error. There is no 504 in Linkerd.
 pub(crate) fn status(kind: Kind) -> StatusCode {
     match kind {
-        Kind::Unidentified | Kind::BadDtab | Kind::CallDepth | Kind::Framing => StatusCode::BAD_REQUEST,
+        Kind::Unidentified | Kind::BadDtab | Kind::CallDepth | Kind::Framing | Kind::BrokenRequest => {
+            StatusCode::BAD_REQUEST
+        }
         Kind::TotalTimeout | Kind::IndividualTimeout | Kind::Rejected => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_GATEWAY,
     }

@@ -58,6 +58,8 @@ pub enum Kind {
     AdmissionDropped,
     /// The message's framing contradicts itself.
     Framing,
+    /// The requester broke its body off, or framed it wrongly, while it was being forwarded.
+    BrokenRequest,
     /// Anything else.
     Other,
 }
@@ -91,6 +93,7 @@ impl Kind {
             Self::Nacked | Self::NackedForGood => &["com.twitter.finagle.Failure"],
             Self::Rejected => &["com.twitter.finagle.Failure", "java.util.concurrent.RejectedExecutionException"],
             Self::AdmissionDropped => &["com.twitter.finagle.Failure"],
+            Self::BrokenRequest => &["com.twitter.finagle.CancelledRequestException"],
             Self::Framing => &["com.twitter.finagle.http.filter.HttpFramingFilter$FramingException"],
             Self::Other => &["java.lang.Exception"],
         }

@@ -582,6 +582,10 @@ impl Client {
                 self.admission.answered(now);
                 try_.finish(if success { Outcome::Success } else { Outcome::FailedResponse });
             }
+            Err(e) if e.kind == Kind::BrokenRequest => {
+                endpoint.record_nothing();
+                try_.finish(Outcome::Error(e));
+            }
             Err(e) => {
                 endpoint.record(false, now);
                 match e.kind {
@@ -745,6 +749,10 @@ impl Client {
                 "the connection was closed before the request could be written"
             };
             return self.remote(Kind::WriteFailed, text, endpoint, trace).retry_safely();
+        }
+        if e.is_user() {
+            // The body came to a bad end on its way in: the endpoint has nothing to do with it.
+            return Error::new(Kind::BrokenRequest, "the request's body broke off or is malformed");
         }
         let kind = if e.is_parse() { Kind::BadResponse } else { Kind::ChannelClosed };
         self.remote(kind, &show(e), endpoint, trace)
