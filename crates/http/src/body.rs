@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::{client::Session, filters::compression::Encoder, stats::OpenStream};
+use crate::{client::Session, filters::compression::Encoder, spans::OpenSpan, stats::OpenStream};
 
 /// What a body error is, for hyper: it only ends the exchange.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -29,6 +29,7 @@ pub struct Body {
     on_failure: Option<Box<dyn FnOnce() + Send + Sync>>,
     encoder: Option<Box<Encoder>>,
     kept: Option<Box<dyn Any + Send + Sync>>,
+    span: Option<Box<OpenSpan>>,
 }
 
 enum Kind {
@@ -46,7 +47,7 @@ impl Body {
     /// A body that is here already.
     pub fn full(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self { kind: Kind::Full(bytes), watchers: Vec::new(), session: None, on_failure: None, encoder: None, kept: None }
+        Self { kind: Kind::Full(bytes), watchers: Vec::new(), session: None, on_failure: None, encoder: None, kept: None, span: None }
     }
 
     /// A body that is relayed as it comes.
@@ -58,6 +59,7 @@ impl Body {
             on_failure: None,
             encoder: None,
             kept: None,
+            span: None,
         }
     }
 
@@ -89,6 +91,11 @@ impl Body {
         self.kept = Some(Box::new(what));
     }
 
+    /// Ends the server's span when the body has ended.
+    pub(crate) fn record_end(&mut self, span: OpenSpan) {
+        self.span = Some(Box::new(span));
+    }
+
     /// Runs when a streamed body breaks off.
     pub(crate) fn on_failure(&mut self, f: impl FnOnce() + Send + Sync + 'static) {
         let earlier = self.on_failure.take();
@@ -110,6 +117,9 @@ impl Body {
         self.watchers.clear();
         self.on_failure = None;
         self.kept = None;
+        if let Some(span) = self.span.take() {
+            span.end(true);
+        }
         if let Some(session) = self.session.take() {
             session.release();
         }
@@ -122,6 +132,9 @@ impl Body {
         }
         self.watchers.clear();
         self.session = None;
+        if let Some(span) = self.span.take() {
+            span.end(false);
+        }
         if let Some(f) = self.on_failure.take() {
             f();
         }
