@@ -268,7 +268,7 @@ impl HttpRouter {
     }
 
     /// Its label.
-    pub fn label(&self) -> &Arc<str> {
+    pub fn label(&self) -> &str {
         &self.label
     }
 
@@ -324,6 +324,10 @@ impl HttpRouter {
 
     pub(crate) fn propagator(&self) -> &dyn Propagator {
         &*self.propagator
+    }
+
+    pub(crate) fn shared_label(&self) -> &Arc<str> {
+        &self.label
     }
 
     pub(crate) fn tracing(&self) -> &Tracing {

@@ -301,7 +301,7 @@ impl ServerStack {
         }
         self.router.propagator().read(&mut head.headers, &mut ctx, !self.rules.clear_context);
         ctx.recording = self.router.tracing().begin(&mut ctx.trace);
-        spans::server_receives(&ctx, &self.label, self.router.label(), peer, head, &body);
+        spans::server_receives(&ctx, &self.label, self.router.shared_label(), peer, head, &body);
         let (recording, trace) = (ctx.recording.clone(), ctx.trace);
         match body.as_full() {
             Some(bytes) => self.messages.request_bytes.add(bytes.len() as u64),
