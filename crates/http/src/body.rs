@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::{client::Session, filters::compression::Encoder, stats::OpenStream};
+use crate::{client::Session, filters::compression::Encoder, spans::OpenSpan, stats::OpenStream};
 
 /// What a body error is, for hyper: it only ends the exchange.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -29,6 +29,7 @@ pub struct Body {
     on_failure: Option<Box<dyn FnOnce() + Send + Sync>>,
     encoder: Option<Box<Encoder>>,
     kept: Option<Box<dyn Any + Send + Sync>>,
+    span: Option<Box<OpenSpan>>,
 }
 
 enum Kind {
@@ -53,6 +54,7 @@ impl Body {
             on_failure: None,
             encoder: None,
             kept: None,
+            span: None,
         }
     }
 
@@ -65,6 +67,7 @@ impl Body {
             on_failure: None,
             encoder: None,
             kept: None,
+            span: None,
         }
     }
 
@@ -96,6 +99,11 @@ impl Body {
         self.kept = Some(Box::new(what));
     }
 
+    /// Ends the server's span when the body has ended.
+    pub(crate) fn record_end(&mut self, span: OpenSpan) {
+        self.span = Some(Box::new(span));
+    }
+
     /// Runs when a streamed body breaks off.
     pub(crate) fn on_failure(&mut self, f: impl FnOnce() + Send + Sync + 'static) {
         let earlier = self.on_failure.take();
@@ -117,6 +125,9 @@ impl Body {
         self.watchers.clear();
         self.on_failure = None;
         self.kept = None;
+        if let Some(span) = self.span.take() {
+            span.end(true);
+        }
         if let Some(session) = self.session.take() {
             session.release();
         }
@@ -129,6 +140,9 @@ impl Body {
         }
         self.watchers.clear();
         self.session = None;
+        if let Some(span) = self.span.take() {
+            span.end(false);
+        }
         if let Some(f) = self.on_failure.take() {
             f();
         }

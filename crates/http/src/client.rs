@@ -274,19 +274,23 @@ impl Endpoint {
         let mut session = Session {
             connection: None,
             endpoint: Arc::clone(self),
+            acquired_in: Duration::ZERO,
             _lease: lease,
             _permit: permit,
             _in_use: InUse::new(&metrics.pool_size),
         };
         session.connection = Some(match self.take_idle(built, metrics).await {
-            Some(parked) => Connection { parked, reused: true },
-            None => match self.connect().await {
-                Ok(parked) => Connection { parked, reused: false },
-                Err(e) => {
-                    self.connect_failed(built);
-                    return Err(e);
+            Some(parked) => Connection { parked, opened_in: None },
+            None => {
+                let began = Instant::now();
+                match self.connect().await {
+                    Ok(parked) => Connection { parked, opened_in: Some(began.elapsed()) },
+                    Err(e) => {
+                        self.connect_failed(built);
+                        return Err(e);
+                    }
                 }
-            },
+            }
         });
         built.accrual.on_dispatch(Instant::now());
         Ok(session)
@@ -596,7 +600,8 @@ async fn revive(endpoint: Weak<Endpoint>) {
 
 struct Connection {
     parked: Parked,
-    reused: bool,
+    /// How long it took to open it for this session; none had to be opened otherwise.
+    opened_in: Option<Duration>,
 }
 
 struct InUse(Level);
@@ -618,6 +623,8 @@ impl Drop for InUse {
 pub(crate) struct Session {
     connection: Option<Connection>,
     endpoint: Arc<Endpoint>,
+    /// How long it was waited for, from the pick on; told by whoever waited.
+    pub(crate) acquired_in: Duration,
     _lease: Lease<Endpoint>,
     _permit: Option<tokio::sync::OwnedSemaphorePermit>,
     _in_use: InUse,
@@ -648,9 +655,14 @@ impl Session {
         }
     }
 
+    /// How long it took to open the connection for this session, if it had to be.
+    pub(crate) fn opened_in(&self) -> Option<Duration> {
+        self.connection.as_ref().and_then(|c| c.opened_in)
+    }
+
     /// Whether the connection had been used before.
     pub(crate) fn is_reused(&self) -> bool {
-        self.connection.as_ref().is_some_and(|c| c.reused)
+        self.connection.as_ref().is_some_and(|c| c.opened_in.is_none())
     }
 
     /// The exchange is over: the connection goes back to the pool.

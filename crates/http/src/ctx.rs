@@ -11,112 +11,24 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, HeaderValue};
 use l5d_naming::{Dtab, ParseError};
+use l5d_telemetry::trace::{Recording, TraceId};
 
 use crate::headers;
 
-/// The flag that says the caller's tracer wants everything.
-const DEBUG: u64 = 1;
-/// The flag that says the sampling decision has been made.
-const SAMPLING_KNOWN: u64 = 2;
-/// The flag that says it was yes.
-const SAMPLED: u64 = 4;
-
-/// A span's ids, as `l5d-ctx-trace` carries them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct TraceId {
-    /// This span.
-    pub span: u64,
-    /// Its parent; equal to `span` at the root.
-    pub parent: u64,
-    /// The lower 64 bits of the trace's id.
-    pub trace: u64,
-    /// The upper 64 bits, for 128-bit trace ids.
-    pub trace_high: Option<u64>,
-    /// Bit 0 debug, bit 1 sampling known, bit 2 sampled.
-    pub flags: u64,
+/// The span in a value of `l5d-ctx-trace`: base64 of [`TraceId::from_bytes`]. Anything else is `None` (the caller starts a
+/// new trace).
+pub(crate) fn decode_trace(value: &[u8]) -> Option<TraceId> {
+    let mut bytes = [0u8; 48];
+    let n = BASE64.decode_slice(value, &mut bytes).ok()?;
+    TraceId::from_bytes(&bytes[..n])
 }
 
-impl TraceId {
-    /// A new trace with a random id that is not zero.
-    pub fn root() -> Self {
-        let id = random_id();
-        Self { span: id, parent: id, trace: id, trace_high: None, flags: 0 }
-    }
-
-    /// A new span beneath this one.
-    #[must_use]
-    pub fn child(&self) -> Self {
-        Self { span: random_id(), parent: self.span, ..*self }
-    }
-
-    /// The sampling decision, if it has been made.
-    pub fn sampled(&self) -> Option<bool> {
-        if self.flags & DEBUG != 0 {
-            Some(true)
-        } else {
-            (self.flags & SAMPLING_KNOWN != 0).then_some(self.flags & SAMPLED != 0)
-        }
-    }
-
-    /// The same span with a decision.
-    #[must_use]
-    pub fn with_sampled(mut self, yes: bool) -> Self {
-        self.flags = (self.flags & !SAMPLED) | SAMPLING_KNOWN | if yes { SAMPLED } else { 0 };
-        self
-    }
-
-    /// From the value of `l5d-ctx-trace`: base64 of big-endian span, parent, trace, flags and, for 128-bit ids, the
-    /// upper half. Anything else is `None` (the caller starts a new trace).
-    pub fn decode(value: &[u8]) -> Option<Self> {
-        let mut bytes = [0u8; 48];
-        let n = BASE64.decode_slice(value, &mut bytes).ok()?;
-        let word = |i: usize| u64::from_be_bytes(bytes[i * 8..i * 8 + 8].try_into().expect("eight bytes"));
-        match n {
-            32 => Some(Self { span: word(0), parent: word(1), trace: word(2), trace_high: None, flags: word(3) }),
-            40 => {
-                Some(Self { span: word(0), parent: word(1), trace: word(2), trace_high: Some(word(4)), flags: word(3) })
-            }
-            _ => None,
-        }
-    }
-
-    /// As the value of `l5d-ctx-trace`.
-    pub fn encode(&self) -> HeaderValue {
-        let mut bytes = [0u8; 40];
-        let words = [self.span, self.parent, self.trace, self.flags, self.trace_high.unwrap_or(0)];
-        for (i, w) in words.iter().enumerate() {
-            bytes[i * 8..i * 8 + 8].copy_from_slice(&w.to_be_bytes());
-        }
-        let len = if self.trace_high.is_some() { 40 } else { 32 };
-        let mut text = [0u8; 56];
-        let n = BASE64.encode_slice(&bytes[..len], &mut text).expect("56 characters hold 40 bytes");
-        HeaderValue::from_bytes(&text[..n]).expect("base64 is a header value")
-    }
-
-    /// The trace id as `l5d-reqid`: 16 hex digits of the lower half.
-    pub fn reqid(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&hex16(self.trace)).expect("hex digits are a header value")
-    }
-
-    /// `<trace>.<span><:<parent>` as Finagle prints an id.
-    pub fn show(&self) -> String {
-        format!("{:016x}.{:016x}<:{:016x}", self.trace, self.span, self.parent)
-    }
-}
-
-/// A number as 16 lower-case hex digits.
-pub(crate) fn hex16(n: u64) -> [u8; 16] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    std::array::from_fn(|i| DIGITS[(n >> (60 - 4 * i)) as usize & 15])
-}
-
-fn random_id() -> u64 {
-    loop {
-        let id = fastrand::u64(..);
-        if id != 0 {
-            return id;
-        }
-    }
+/// A span as the value of `l5d-ctx-trace`.
+pub(crate) fn encode_trace(id: &TraceId) -> HeaderValue {
+    let (bytes, len) = id.to_bytes();
+    let mut text = [0u8; 56];
+    let n = BASE64.encode_slice(&bytes[..len], &mut text).expect("56 characters hold 40 bytes");
+    HeaderValue::from_bytes(&text[..n]).expect("base64 is a header value")
 }
 
 /// From when until when a request is worth anything, in nanoseconds since 1970.
@@ -157,6 +69,8 @@ impl Deadline {
 pub struct Ctx {
     /// The server's span for this request.
     pub trace: TraceId,
+    /// Where what happens to the request is written down, if anybody wants to know.
+    pub recording: Recording,
     /// The caller's deadline, tightened by the time-outs passed on the way.
     pub deadline: Option<Deadline>,
     /// The request's own dtab: the context's entries, then the user's.
@@ -190,7 +104,7 @@ impl Ctx {
             }
         }
         headers.remove(headers::RETRYABLE_REQUEST);
-        Ok(Self { trace: TraceId::root(), deadline, local_dtab, server_gave_up: None })
+        Ok(Self { trace: TraceId::root(), recording: Recording::OFF, deadline, local_dtab, server_gave_up: None })
     }
 
     /// A context for a request whose own is not trusted (`clearContext`): removes every `l5d-*` header.
@@ -200,7 +114,13 @@ impl Ctx {
             headers.remove(name);
         }
         headers.remove(headers::RETRYABLE_REQUEST);
-        Self { trace: TraceId::root(), deadline: None, local_dtab: Dtab::empty(), server_gave_up: None }
+        Self {
+            trace: TraceId::root(),
+            recording: Recording::OFF,
+            deadline: None,
+            local_dtab: Dtab::empty(),
+            server_gave_up: None,
+        }
     }
 
     /// Tightens the deadline by a time-out that starts now.
@@ -230,10 +150,11 @@ mod tests {
     #[test]
     fn the_known_vector() {
         let id = TraceId { span: 3, parent: 2, trace: 1, trace_high: None, flags: 6 };
-        assert_eq!(id.encode(), "AAAAAAAAAAMAAAAAAAAAAgAAAAAAAAABAAAAAAAAAAY=");
-        assert_eq!(TraceId::decode(id.encode().as_bytes()), Some(id));
-        assert_eq!(id.sampled(), Some(true));
-        assert_eq!(TraceId::decode(b"garbage"), None);
+        assert_eq!(encode_trace(&id), "AAAAAAAAAAMAAAAAAAAAAgAAAAAAAAABAAAAAAAAAAY=");
+        assert_eq!(decode_trace(encode_trace(&id).as_bytes()), Some(id));
+        assert_eq!(decode_trace(b"garbage"), None);
+        let zero = encode_trace(&TraceId { trace: 0, ..id });
+        assert_eq!(decode_trace(zero.as_bytes()), None, "zero is no id");
     }
 
     #[test]
@@ -261,9 +182,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_id_survives_the_header(span: u64, parent: u64, trace: u64, high: Option<u64>, flags in 0u64..8) {
+        fn any_id_survives_the_header(span in 1u64.., parent: u64, trace in 1u64.., high: Option<u64>, flags in 0u64..8) {
             let id = TraceId { span, parent, trace, trace_high: high, flags };
-            prop_assert_eq!(TraceId::decode(id.encode().as_bytes()), Some(id));
+            prop_assert_eq!(decode_trace(encode_trace(&id).as_bytes()), Some(id));
         }
     }
 }

@@ -21,12 +21,13 @@ mod router;
 mod scopes;
 mod server;
 mod settings;
+mod spans;
 mod stack;
 mod stats;
 
 pub use body::Body;
 pub use classifiers::{CLASSIFIERS, Classifier, ClassifierConfig};
-pub use ctx::{Ctx, Deadline, TraceId};
+pub use ctx::{Ctx, Deadline};
 pub use filters::access_log::AccessLog;
 pub use identifiers::{FirstOf, IDENTIFIERS, Identification, Identifier, IdentifierConfig};
 pub use propagators::{PROPAGATORS, Propagator, PropagatorConfig};

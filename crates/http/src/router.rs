@@ -17,7 +17,7 @@ use l5d_router::{
     cache::{Cache, CacheLease, CacheStats},
     worker,
 };
-use l5d_telemetry::{GaugeGuard, MetricsTree, Scope};
+use l5d_telemetry::{GaugeGuard, MetricsTree, Scope, trace::Tracing};
 use tokio::time::Instant;
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     scopes::{Scoped, Scopes},
     server::{ConnectionRules, HttpServer},
     settings::{ClientRules, ServiceRules},
+    spans,
     stack::{
         bound::{Bound, Choice, Leaf},
         client::{Client, ClientParams, MessageLimits},
@@ -57,6 +58,8 @@ pub struct RouterContext {
     pub workers: usize,
     /// Where namers and caches do their work.
     pub runtime: tokio::runtime::Handle,
+    /// Who wants to know what happens to requests.
+    pub tracing: Arc<Tracing>,
 }
 
 /// The plug-ins that a router's sections ask for.
@@ -90,6 +93,9 @@ pub struct HttpRouter {
     identifier: FirstOf,
     propagator: Arc<dyn Propagator>,
     base_dtab: Arc<Dtab>,
+    /// As traces tell it.
+    shown_dtab: Arc<str>,
+    tracing: Arc<Tracing>,
     binding_timeout: Duration,
     error_limits: ErrorLimits,
     access_log: Option<Arc<AccessLog>>,
@@ -194,6 +200,8 @@ impl HttpRouter {
             identifier: FirstOf::new(identifiers),
             propagator,
             base_dtab: Arc::new(config.dtab.clone()),
+            shown_dtab: (&*spans::show(&config.dtab)).into(),
+            tracing: Arc::clone(&context.tracing),
             binding_timeout: config.binding_timeout,
             error_limits: ErrorLimits {
                 header_bytes: config.max_headers.min(MAX_ERR_HEADER),
@@ -320,6 +328,18 @@ impl HttpRouter {
 
     pub(crate) fn propagator(&self) -> &dyn Propagator {
         &*self.propagator
+    }
+
+    pub(crate) fn shared_label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    pub(crate) fn tracing(&self) -> &Tracing {
+        &self.tracing
+    }
+
+    pub(crate) fn shown_dtab(&self) -> &Arc<str> {
+        &self.shown_dtab
     }
 
     pub(crate) fn message_limits(&self) -> MessageLimits {

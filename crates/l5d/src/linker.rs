@@ -23,7 +23,7 @@ use l5d_namers::{INTERPRETERS, InterpreterConfig, NAMERS, NamerConfig, NamerCont
 use l5d_naming::{Interpreter, Namer};
 use l5d_net::{Drain, DrainTrigger, drain};
 use l5d_telemeters::{TELEMETERS, Telemeter, TelemeterConfig, TelemeterContext};
-use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter};
+use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter, trace::Tracing};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
@@ -173,7 +173,9 @@ impl Linker {
             plug(config.telemeters, config.namers, &mut config.routers, &tree).map_err(|e| mistakes(&e, file))?;
         let process = process::register(&tree);
 
-        let context = RouterContext { tree: tree.clone(), workers: options.workers, runtime };
+        let tracing = Tracing::new(telemeters.iter().filter_map(|t| t.tracer()).collect());
+        let context =
+            RouterContext { tree: tree.clone(), workers: options.workers, runtime, tracing: Arc::clone(&tracing) };
         let mut routers = Vec::new();
         for (router, interpreter) in config.routers.into_iter().zip(interpreters) {
             let build = |c: &dyn ClassifierConfig| -> Arc<dyn Classifier> { c.build() };
@@ -221,7 +223,7 @@ impl Linker {
             },
         });
         let listed: Vec<_> = routers.iter().map(|(router, _)| Arc::clone(router)).collect();
-        handlers.extend(pages::handlers(config_json(&config.tree), listed, &namers));
+        handlers.extend(pages::handlers(config_json(&config.tree), listed, &namers, tracing));
         handlers.extend(telemeters.iter().flat_map(|t| t.handlers()));
 
         Ok(Self {

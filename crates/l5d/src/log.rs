@@ -31,8 +31,9 @@ use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, util::Subs
 const QUEUE: usize = 4096;
 
 /// The loggers that have levels of their own, and the module whose events each takes. Their names are crates', as
-/// Linkerd's are packages; everything else is `root`'s.
-const LOGGERS: [(&str, &str); 7] = [
+/// Linkerd's are packages; only that of traces has Linkerd's own name. Everything else is `root`'s.
+const LOGGERS: [(&str, &str); 8] = [
+    ("io.l5d.tracelog", "io.l5d.tracelog"),
     ("l5d", "l5d"),
     ("l5d.admin", "l5d_admin"),
     ("l5d.http", "l5d_http"),
@@ -188,7 +189,7 @@ struct Lines {
 impl<S: Subscriber> Layer<S> for Lines {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         // Libraries below speak of their own insides; an operator hears of them at DEBUG of the root at most.
-        let ours = metadata.target().starts_with("l5d");
+        let ours = ["l5d", "io.l5d."].iter().any(|ours| metadata.target().starts_with(ours));
         rank(*metadata.level()) <= self.levels.of(metadata.target()) && (ours || *metadata.level() <= Level::WARN)
     }
 
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!(levels.of("l5d_net"), 3);
         levels.set("root", "WARNING").unwrap();
         assert_eq!(levels.of("l5d_net"), 2);
-        assert!(levels.set("nobody", "INFO").unwrap_err().contains("known: root, l5d"));
+        assert!(levels.set("nobody", "INFO").unwrap_err().contains("known: root, io.l5d.tracelog, l5d"));
         assert!(levels.set("root", "LOUD").is_err());
         assert!(levels.list().contains(&("l5d.http".to_owned(), "DEBUG".to_owned())));
     }

@@ -1,7 +1,8 @@
 //! Telemeters: each wires an encoder of the telemetry crate to an admin path or a socket.
 //!
-//! A telemeter is one file here and its name in [`TELEMETERS`]. It sees the metrics tree and nothing else of the process: a
-//! new router feature never touches one. `/admin/metrics.json` is no telemeter: it is always there, see `l5d_admin`.
+//! A telemeter is one file here and its name in [`TELEMETERS`]. It sees the metrics tree and what is recorded of requests,
+//! and nothing else of the process: a new router feature never touches one. `/admin/metrics.json` is no telemeter: it is
+//! always there, see `l5d_admin`.
 
 mod telemeter;
 #[cfg(test)]
@@ -13,25 +14,13 @@ pub use telemeter::{BuildError, Telemeter, TelemeterConfig, TelemeterContext};
 
 l5d_config::kinds! {
     /// Every telemeter that `telemetry:` may name, in the order of the reference.
-    pub TELEMETERS: dyn TelemeterConfig => prometheus, influxdb, statsd,
+    pub TELEMETERS: dyn TelemeterConfig => prometheus, influxdb, statsd, tracelog, recent_requests,
 }
-
-/// Those that Linkerd 1 has, too.
-const UNSUPPORTED: &[&str] = &[TRACELOG, RECENT_REQUESTS, ZIPKIN];
-const TRACELOG: &str = "io.l5d.tracelog";
-const RECENT_REQUESTS: &str = "io.l5d.recentRequests";
-const ZIPKIN: &str = "io.l5d.zipkin";
 
 /// Reads one entry of `telemetry:`; gives the kind's id with what it read.
 pub fn parse(node: &Node, cx: &mut Cx) -> Option<(&'static str, Box<dyn TelemeterConfig>)> {
     let kind = node.get("kind").and_then(|kind| String::from_node(kind, &mut Cx::new()));
     let kind = kind.as_deref();
-    if kind == Some(RECENT_REQUESTS) && !has_sample_rate(node) {
-        // What Linkerd 1 finds wrong is told first: it is wrong in either.
-        let at = node.get("sampleRate").unwrap_or(node);
-        cx.error(at, "sampleRate must be between 0.0 and 1.0");
-        return None;
-    }
     if let Some(kind) = TELEMETERS.iter().find(|k| Some(k.id) == kind)
         && kind.experimental
         && !asks_for_experimental(node)
@@ -44,12 +33,7 @@ pub fn parse(node: &Node, cx: &mut Cx) -> Option<(&'static str, Box<dyn Telemete
         cx.error(node, what);
         // Go on: all mistakes are told in one run.
     }
-    parse_kind("telemeter", TELEMETERS, UNSUPPORTED, node, cx)
-}
-
-fn has_sample_rate(node: &Node) -> bool {
-    let rate = node.get("sampleRate").and_then(|rate| f64::from_node(rate, &mut Cx::new()));
-    rate.is_some_and(|rate| (0.0..=1.0).contains(&rate))
+    parse_kind("telemeter", TELEMETERS, &[], node, cx)
 }
 
 #[cfg(test)]
@@ -99,14 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_that_linkerd_has_are_refused_by_name() {
-        for (kind, more) in [("tracelog", ""), ("recentRequests", "sampleRate: 1.0"), ("zipkin", "sampleRate: 0.5")] {
-            let errors = errors(&format!("kind: io.l5d.{kind}\n{more}\n"));
-            assert_eq!(errors.len(), 1, "{errors:?}");
-            let expected =
-                format!("1:7: kind: the telemeter \"io.l5d.{kind}\" is not supported by l5d yet; supported: ");
-            assert!(errors[0].starts_with(&expected), "{errors:?}");
-        }
+    fn an_unknown_kind_is_told_which_there_are() {
         let errors = errors("kind: io.l5d.adminMetricsExport");
         assert!(
             errors[0].starts_with("1:7: kind: unknown telemeter \"io.l5d.adminMetricsExport\"; known: "),

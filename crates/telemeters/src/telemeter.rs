@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use l5d_admin::{BoxFuture, Handler};
 use l5d_net::Drain;
-use l5d_telemetry::MetricsTree;
+use l5d_telemetry::{MetricsTree, trace::Tracer};
 
 /// A section of `telemetry:` that was read. Nothing has been opened yet.
 pub trait TelemeterConfig: Send + std::fmt::Debug {
@@ -20,11 +20,16 @@ pub struct TelemeterContext {
     pub tree: MetricsTree,
 }
 
-/// Tells the metrics to somebody.
+/// Tells the metrics or the traces to somebody.
 pub trait Telemeter: Send + Sync {
     /// Its admin pages.
     fn handlers(&self) -> Vec<Handler> {
         Vec::new()
+    }
+
+    /// Who takes what happens to requests, if it tells of that.
+    fn tracer(&self) -> Option<Arc<dyn Tracer>> {
+        None
     }
 
     /// Its work, if it does any of its own accord: runs until the drain starts and ends with the last of it done. The

@@ -16,6 +16,7 @@
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
 //! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
+//! | `trace/` | what is recorded of a request, and who is told |
 //!
 //! # Locks
 //!
@@ -35,6 +36,7 @@ mod names;
 mod scope;
 mod snapshot;
 mod stat;
+pub mod trace;
 mod tree;
 mod visit;
 mod walk;

@@ -1,12 +1,13 @@
 //! Trace propagators: how a trace's ids travel between hops (http-behaviour §12, config §18). One file a kind.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
+use l5d_telemetry::trace::{Sampler, TraceId};
 
-use crate::ctx::{Ctx, TraceId};
+use crate::ctx::Ctx;
 
 l5d_config::kinds! {
     /// Every propagator that `routers[].tracePropagator` may name.
-    pub PROPAGATORS: dyn PropagatorConfig => linkerd, zipkin,
+    pub PROPAGATORS: dyn PropagatorConfig => linkerd, zipkin, w3c,
 }
 
 /// Reads the caller's span and writes the next hop's.
@@ -29,22 +30,23 @@ pub(crate) fn default() -> std::sync::Arc<dyn Propagator> {
     std::sync::Arc::new(linkerd::Linkerd::new())
 }
 
-/// Linkerd's sampler: `|traceId XOR salt| mod 10000 < rate × 10000`, so that all proxies with the same salt agree
-/// (`Sampler.scala`).
-pub(crate) fn sampled(trace: u64, salt: u64, rate: f64) -> bool {
-    #[expect(clippy::cast_possible_truncation, reason = "at most 10 000")]
-    let limit = (rate.clamp(0.0, 1.0) * 10_000.0) as u64;
-    (trace ^ salt).cast_signed().unsigned_abs() % 10_000 < limit
+/// The decision for a caller who asks for a share of all traces to be sampled, in the header of that value.
+fn asked_for(rate: &HeaderValue, id: &TraceId, salt: u64) -> Option<bool> {
+    let rate = rate.to_str().ok()?.trim().parse::<f64>().ok()?;
+    Some(Sampler::with_salt(rate, salt).picks(id))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A hex number of 1 to 16 digits.
+fn hex(text: &str) -> Option<u64> {
+    let digits = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    digits.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
 
-    #[test]
-    fn rates_are_met() {
-        assert!((0..1000).all(|t| !sampled(t, 7, 0.0) && sampled(t, 7, 1.0)));
-        let hits = (0..100_000_u64).filter(|t| sampled(t.wrapping_mul(0x9e37_79b9_7f4a_7c15), 7, 0.25)).count();
-        assert!((24_000..26_000).contains(&hits), "{hits}");
+/// A trace id of 1 to 32 hex digits: its lower half, and the upper one if there is one.
+fn trace_hex(text: &str) -> Option<(u64, Option<u64>)> {
+    if text.len() <= 16 {
+        return Some((hex(text)?, None));
     }
+    let (high, low) = text.is_ascii().then(|| text.split_at(text.len() - 16))?;
+    Some((hex(low)?, Some(hex(high)?)))
 }

@@ -1,16 +1,16 @@
-//! `io.l5d.zipkin`: the B3 headers `X-B3-TraceId`, `-SpanId`, `-ParentSpanId`, `-Sampled`, `-Flags`.
+//! `io.l5d.zipkin`: the B3 headers, `X-B3-TraceId`, `-SpanId`, `-ParentSpanId`, `-Sampled`, `-Flags`.
 //!
-//! 128-bit trace ids are kept whole, where Linkerd 1 cuts them to their lower half (docs/compatibility.md).
+//! Read is the single header `b3` too, and before the five; written are the five, as Linkerd 1 does. 128-bit trace ids are
+//! kept whole, where Linkerd 1 cuts them to their lower half. Both are in docs/compatibility.md.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use l5d_config::{Cx, Fields, Kind, Node};
+use l5d_telemetry::trace::{TraceId, hex16};
 
-use super::{Propagator, PropagatorConfig, sampled};
-use crate::{
-    ctx::{Ctx, TraceId, hex16},
-    headers,
-};
+use super::{Propagator, PropagatorConfig, asked_for, hex, trace_hex};
+use crate::{ctx::Ctx, headers};
 
+const SINGLE: HeaderName = HeaderName::from_static("b3");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
 const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
 const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
@@ -44,61 +44,81 @@ impl PropagatorConfig for Zipkin {
     }
 }
 
-/// A hex number of at most 16 digits.
-fn id(text: &str) -> Option<u64> {
-    (!text.is_empty() && text.len() <= 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
+/// What a caller says: a span, a decision, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Told {
+    span: Option<TraceId>,
+    sampled: Option<bool>,
+    debug: bool,
 }
 
-impl Zipkin {
-    /// The caller's span; without a span id there is none.
-    fn parent(&self, headers: &HeaderMap) -> Option<TraceId> {
-        let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
-        let span = text(&SPAN_ID).and_then(id)?;
-        let (trace, trace_high) = match text(&TRACE_ID) {
-            None => (span, None),
-            Some(t) if t.len() > 16 && t.is_ascii() => {
-                let (high, low) = t.split_at(t.len() - 16);
-                (id(low)?, id(high))
-            }
-            Some(t) => (id(t).unwrap_or(span), None),
+impl Told {
+    /// `{trace}-{span}[-{sampled}[-{parent}]]` or `{sampled}`, with 0, 1 or d for `sampled`.
+    fn from_single(text: &str) -> Option<Self> {
+        let decision = |text: &str| match text {
+            "0" | "false" => Some(Self { sampled: Some(false), ..Self::default() }),
+            "1" | "true" => Some(Self { sampled: Some(true), ..Self::default() }),
+            "d" => Some(Self { debug: true, ..Self::default() }),
+            _ => None,
         };
-        let parent = text(&PARENT_SPAN_ID).and_then(id).unwrap_or(span);
-        let flags = text(&FLAGS).and_then(|f| f.parse().ok()).unwrap_or(0);
-        let found = TraceId { span, parent, trace, trace_high, flags };
-        Some(match text(&SAMPLED) {
-            None => found,
-            Some("true" | "1") => found.with_sampled(true),
-            Some("false" | "0") => found.with_sampled(false),
-            Some(rate) => match rate.parse::<f64>() {
-                Ok(rate) => found.with_sampled(sampled(trace, self.salt, rate)),
-                Err(_) => found,
-            },
-        })
+        let mut parts = text.split('-');
+        let first = parts.next()?;
+        let Some(span) = parts.next() else { return decision(first) };
+        let told = parts.next().map_or(Some(Self::default()), decision)?;
+        let span = hex(span)?;
+        let parent = parts.next().map_or(Some(span), hex)?;
+        let (trace, trace_high) = trace_hex(first)?;
+        let id = TraceId { span, parent, trace, trace_high, flags: 0 };
+        (parts.next().is_none() && id.is_valid()).then_some(Self { span: Some(id), ..told })
+    }
+
+    fn from_five(headers: &HeaderMap, salt: u64) -> Self {
+        let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+        let id = |span: u64| {
+            let (trace, trace_high) = match text(&TRACE_ID) {
+                None => (span, None),
+                Some(t) => trace_hex(t)?,
+            };
+            let parent = text(&PARENT_SPAN_ID).and_then(hex).unwrap_or(span);
+            let flags = text(&FLAGS).and_then(|f| f.parse().ok()).unwrap_or(0);
+            Some(TraceId { span, parent, trace, trace_high, flags }).filter(TraceId::is_valid)
+        };
+        let span = text(&SPAN_ID).and_then(hex).and_then(id);
+        let sampled = match text(&SAMPLED) {
+            Some("true" | "1") => Some(true),
+            Some("false" | "0") => Some(false),
+            // Linkerd takes any other number for a rate.
+            Some(_) => headers.get(&SAMPLED).and_then(|r| asked_for(r, &span.unwrap_or_else(TraceId::root), salt)),
+            None => None,
+        };
+        Self { span, sampled, debug: span.is_none() && text(&FLAGS) == Some("1") }
     }
 }
 
 impl Propagator for Zipkin {
     fn read(&self, headers: &mut HeaderMap, ctx: &mut Ctx, trusted: bool) {
-        ctx.trace = match self.parent(headers) {
-            Some(parent) if trusted => parent.child(),
-            _ => TraceId::root(),
-        };
-        headers.remove(headers::CTX_TRACE);
-        headers.remove(headers::SAMPLE);
+        let single = headers.get(&SINGLE).and_then(|v| Told::from_single(v.to_str().ok()?.trim()));
+        let told =
+            if trusted { single.unwrap_or_else(|| Told::from_five(headers, self.salt)) } else { Told::default() };
+        ctx.trace = told.span.map_or_else(TraceId::root, |span| span.child());
+        if let Some(yes) = told.sampled {
+            ctx.trace = ctx.trace.with_sampled(yes);
+        }
+        if told.debug {
+            ctx.trace = ctx.trace.with_debug();
+        }
+        // The next hop must not find the caller's span beside this one's.
+        for name in [SINGLE, headers::CTX_TRACE, headers::SAMPLE] {
+            headers.remove(name);
+        }
     }
 
     fn write(&self, trace: &TraceId, headers: &mut HeaderMap) {
-        let hex = |n: u64| HeaderValue::from_bytes(&hex16(n)).expect("hex digits are a header value");
-        let trace_id = match trace.trace_high {
-            None => hex(trace.trace),
-            Some(high) => {
-                let both = [hex16(high), hex16(trace.trace)].concat();
-                HeaderValue::from_bytes(&both).expect("hex digits are a header value")
-            }
-        };
-        headers.insert(TRACE_ID, trace_id);
-        headers.insert(SPAN_ID, hex(trace.span));
-        headers.insert(PARENT_SPAN_ID, hex(trace.parent));
+        let value = |digits: &[u8]| HeaderValue::from_bytes(digits).expect("hex digits are a header value");
+        let (digits, n) = trace.trace_hex();
+        headers.insert(TRACE_ID, value(&digits[..n]));
+        headers.insert(SPAN_ID, value(&hex16(trace.span)));
+        headers.insert(PARENT_SPAN_ID, value(&hex16(trace.parent)));
         // Undecided is written as 0, as Linkerd does: whoever samples behind must be told.
         let yes = trace.sampled() == Some(true);
         headers.insert(SAMPLED, HeaderValue::from_static(if yes { "1" } else { "0" }));
@@ -109,24 +129,90 @@ impl Propagator for Zipkin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn read(headers: &[(HeaderName, &str)], trusted: bool) -> (TraceId, HeaderMap) {
+        let mut map: HeaderMap = headers.iter().map(|(k, v)| (k.clone(), v.parse().unwrap())).collect();
+        let mut ctx = Ctx::cleared(&mut HeaderMap::new());
+        Zipkin { salt: 1 }.read(&mut map, &mut ctx, trusted);
+        (ctx.trace, map)
+    }
 
     #[test]
     fn b3_in_b3_out() {
-        let zipkin = Zipkin { salt: 1 };
-        let mut h = HeaderMap::new();
-        h.insert(TRACE_ID, HeaderValue::from_static("463ac35c9f6413ad48485a3953bb6124"));
-        h.insert(SPAN_ID, HeaderValue::from_static("a2fb4a1d1a96d312"));
-        h.insert(SAMPLED, HeaderValue::from_static("1"));
-        h.insert(headers::CTX_TRACE, HeaderValue::from_static("x"));
-        let mut ctx = Ctx::take(&mut HeaderMap::new()).unwrap();
-        zipkin.read(&mut h, &mut ctx, true);
-        assert_eq!(ctx.trace.parent, 0xa2fb_4a1d_1a96_d312);
-        assert_ne!(ctx.trace.span, ctx.trace.parent);
-        let attempt = ctx.trace.child();
-        zipkin.write(&attempt, &mut h);
+        let (id, mut h) = read(
+            &[
+                (TRACE_ID, "463ac35c9f6413ad48485a3953bb6124"),
+                (SPAN_ID, "a2fb4a1d1a96d312"),
+                (SAMPLED, "1"),
+                (headers::CTX_TRACE, "x"),
+                (headers::SAMPLE, "0.0"),
+            ],
+            true,
+        );
+        assert_eq!((id.parent, id.sampled()), (0xa2fb_4a1d_1a96_d312, Some(true)));
+        assert_ne!(id.span, id.parent);
+        Zipkin { salt: 1 }.write(&id.child(), &mut h);
         assert_eq!(h[TRACE_ID], "463ac35c9f6413ad48485a3953bb6124");
-        assert_eq!(h[PARENT_SPAN_ID].to_str().unwrap(), format!("{:016x}", ctx.trace.span));
+        assert_eq!(h[PARENT_SPAN_ID].to_str().unwrap(), format!("{:016x}", id.span));
         assert_eq!(h[SAMPLED], "1");
-        assert!(!h.contains_key(headers::CTX_TRACE));
+        assert!(!h.contains_key(headers::CTX_TRACE) && !h.contains_key(headers::SAMPLE));
+    }
+
+    #[test]
+    fn the_single_header_says_the_same_as_four_and_comes_first() {
+        let single = "80f198ee56343ba864fe8b2a57d3eff7-05e3ac9a4f6e3b90-1-e457b5a2e4d86bd1";
+        let four = [
+            (TRACE_ID, "80f198ee56343ba864fe8b2a57d3eff7"),
+            (SPAN_ID, "05e3ac9a4f6e3b90"),
+            (SAMPLED, "1"),
+            (PARENT_SPAN_ID, "e457b5a2e4d86bd1"),
+        ];
+        let (by_four, _) = read(&four, true);
+        let (by_one, left) = read(&[(SINGLE, single)], true);
+        let known = |id: TraceId| (id.trace, id.trace_high, id.parent, id.sampled());
+        assert_eq!(known(by_one), known(by_four));
+        assert_eq!(by_one.parent, 0x05e3_ac9a_4f6e_3b90);
+        assert!(left.is_empty(), "the next hop must not find the caller's span");
+        let both = [(SINGLE, single), (TRACE_ID, "1"), (SPAN_ID, "2"), (SAMPLED, "0")];
+        assert_eq!(known(read(&both, true).0), known(by_four));
+        let broken = [(SINGLE, "no-such-thing"), four[0].clone(), four[1].clone(), four[2].clone()];
+        assert_eq!(known(read(&broken, true).0), known(by_four), "a broken one is as good as none");
+        assert_eq!(read(&[(SINGLE, single)], false).0.parent(), None);
+    }
+
+    #[test]
+    fn a_decision_needs_no_span() {
+        for (name, text, sampled) in [
+            (SINGLE, "0", Some(false)),
+            (SINGLE, "1", Some(true)),
+            (SINGLE, "d", Some(true)),
+            (SINGLE, "2", None),
+            (SAMPLED, "0", Some(false)),
+            (SAMPLED, "1.0", Some(true)),
+            (SAMPLED, "x", None),
+            (FLAGS, "1", Some(true)),
+        ] {
+            let (id, _) = read(&[(name, text)], true);
+            assert_eq!((id.sampled(), id.parent()), (sampled, None), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_of_zero_or_of_no_digits_are_none() {
+        for (trace, span) in
+            [("0", "1"), ("1", "0"), ("x", "1"), ("1", "+1"), ("00000000000000000000000000000000", "1")]
+        {
+            assert_eq!(read(&[(TRACE_ID, trace), (SPAN_ID, span)], true).0.parent(), None, "{trace} {span}");
+            assert_eq!(read(&[(SINGLE, &format!("{trace}-{span}-1"))], true).0.parent(), None, "{trace}-{span}");
+        }
+        assert_eq!(read(&[(SPAN_ID, "ab")], true).0.trace, 0xab, "without a trace's id the span's stands for it");
+    }
+
+    proptest! {
+        #[test]
+        fn no_single_header_is_too_strange(text in "[0-9a-fd-]{0,80}|.{0,40}") {
+            let _ = Told::from_single(&text);
+        }
     }
 }

@@ -37,19 +37,23 @@ use l5d_router::{
     retry::RetryBudget,
     stats::{Breakdown, InFlight, Outcome, RequestStats, millis},
 };
-use l5d_telemetry::{Counter, GaugeGuard, Scope, Stat};
+use l5d_telemetry::{
+    Counter, GaugeGuard, Scope, Stat,
+    trace::{Recording, TraceId},
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     body::{Body, CollectError, collect},
     client::{Endpoint, EndpointContext, Session},
-    ctx::{Ctx, TraceId},
+    ctx::Ctx,
     duration::show_duration,
     filters::{access_log::AccessLog, nack::NackAdmission},
     headers,
     propagators::Propagator,
     scopes::{Scoped, Scopes},
     settings::ClientSettings,
+    spans::{self, Sending},
     stack::path::Classify,
     stats::{MessageStats, StatusStats},
 };
@@ -388,7 +392,7 @@ impl Client {
         let allowance = (REQUEUE_SHARE * self.budget.balance(Instant::now()) as f64).ceil() as u64;
         let result = loop {
             let timed = Timed { status: &self.status, began: Instant::now(), done: false };
-            let result = self.dispatch(session, &mut attempt).await;
+            let result = self.dispatch(session, &mut attempt, requeues > 0).await;
             timed.finish(&result);
             match result {
                 Err(e) if e.safe_to_retry && attempt.can_resend() => {
@@ -459,9 +463,13 @@ impl Client {
         loop {
             let began = Instant::now();
             let result = self.acquire_once(attempt).await;
-            self.acquisition_ms.add(millis(began.elapsed()));
+            let took = began.elapsed();
+            self.acquisition_ms.add(millis(took));
             let e = match result {
-                Ok(session) => return Ok(session),
+                Ok(mut session) => {
+                    session.acquired_in = took;
+                    return Ok(session);
+                }
                 Err(e) => e,
             };
             self.creation_failures.count_with_total(
@@ -533,7 +541,12 @@ impl Client {
     }
 
     /// One try on one session.
-    async fn dispatch(&self, mut session: Session, attempt: &mut Attempt<'_>) -> Result<Response<Body>, Error> {
+    async fn dispatch(
+        &self,
+        mut session: Session,
+        attempt: &mut Attempt<'_>,
+        again: bool,
+    ) -> Result<Response<Body>, Error> {
         if self.admission.should_drop(Instant::now()) {
             return Err(Error::new(
                 Kind::AdmissionDropped,
@@ -549,12 +562,24 @@ impl Client {
         let endpoint = Arc::clone(session.endpoint());
         let trace = attempt.ctx.trace.child();
         let request = self.request(attempt, &trace);
+        let recording = &attempt.ctx.recording;
+        let sending = Sending {
+            label: &self.label,
+            endpoint: endpoint.socket_addr(),
+            head: attempt.head,
+            payload: attempt.full.as_ref().map(Bytes::len),
+            acquired_in: session.acquired_in,
+            opened_in: session.opened_in(),
+            again,
+        };
+        spans::client_sends(recording, &trace, &sending);
         let mut try_ = Try {
             stats: self.request_stats(attempt).map(|s| Some(s.begin())),
             began: Instant::now(),
             given_up: attempt.given_up,
             endpoint: Arc::clone(&endpoint),
             dispatcher_failures: &metrics.dispatcher_failures,
+            span: (recording, trace),
         };
         let sent = match self.settings.attempt_timeout {
             None => session.send(request).await,
@@ -565,19 +590,25 @@ impl Client {
                     let e = self.attempt_timed_out(limit, &endpoint, &trace);
                     metrics.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
                     endpoint.record(false, Instant::now());
+                    spans::client_failed(recording, &trace, e.kind, &e.message);
                     try_.finish(Outcome::Error(&without_source(&e)));
                     return Err(e);
                 }
             },
         };
         let result = match sent {
-            Ok(response) => self.receive(response, session, attempt, &endpoint, &trace).await,
+            Ok(response) => {
+                spans::client_wire_received(recording, &trace, response.status());
+                self.receive(response, session, attempt, &endpoint, &trace).await
+            }
             Err((e, unsent)) => Err(self.transport_error(&e, unsent, &session, attempt, &endpoint, &trace)),
         };
         let now = Instant::now();
         match &result {
             Ok(response) => {
-                let success = attempt.classify.classify(&attempt.head.method, &Ok(response)).is_success();
+                let class = attempt.classify.classify(&attempt.head.method, &Ok(response));
+                spans::client_received(recording, &trace, response, class);
+                let success = class.is_success();
                 endpoint.record(success, now);
                 self.admission.answered(now);
                 try_.finish(if success { Outcome::Success } else { Outcome::FailedResponse });
@@ -587,6 +618,7 @@ impl Client {
                 try_.finish(Outcome::Error(e));
             }
             Err(e) => {
+                spans::client_failed(recording, &trace, e.kind, &e.message);
                 endpoint.record(false, now);
                 match e.kind {
                     Kind::Nacked | Kind::NackedForGood => self.admission.nacked(now),
@@ -775,7 +807,7 @@ impl Client {
              Downstream label: {}, Trace Id: {}",
             endpoint.socket_addr(),
             self.label,
-            trace.show()
+            trace
         )
     }
 }
@@ -831,6 +863,7 @@ struct Try<'a> {
     given_up: &'a GivenUp,
     endpoint: Arc<Endpoint>,
     dispatcher_failures: &'a Breakdown,
+    span: (&'a Recording, TraceId),
 }
 
 impl Try<'_> {
@@ -850,6 +883,7 @@ impl Drop for Try<'_> {
         }
         self.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
         let kind = self.given_up.kind();
+        spans::client_failed(self.span.0, &self.span.1, kind, "given up");
         match kind {
             Kind::Cancelled => self.endpoint.record_nothing(),
             _ => self.endpoint.record(false, Instant::now()),

@@ -38,6 +38,7 @@ use crate::{
     respond::{self, ErrorLimits},
     scopes::Scoped,
     settings::ServiceSettings,
+    spans,
     stack::{
         bound::Choice,
         client::{Attempt, GivenUp},
@@ -213,7 +214,10 @@ impl PathStack {
                 headers::append_via(response.headers_mut(), version);
                 response
             }
-            Err(e) => respond::error(&e, self.limits),
+            Err(e) => {
+                spans::failed(&ctx, &e);
+                respond::error(&e, self.limits)
+            }
         }
     }
 
@@ -245,6 +249,7 @@ impl PathStack {
                 break (result, class);
             }
             drop(result);
+            spans::retried(ctx);
             service.retries_total.incr();
             retries += 1;
             let wait = backoff.next(&mut rng);
@@ -281,6 +286,7 @@ impl PathStack {
         };
         let Some(leaf) = choice.pick() else { return Err(self.no_route()) };
         let bound = &leaf.bound;
+        spans::bound(ctx, bound.client.id(), bound.residual.as_ref());
         let attempt = Attempt {
             head,
             body,

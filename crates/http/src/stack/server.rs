@@ -46,6 +46,7 @@ use crate::{
     identifiers::describe,
     respond::{self, ErrorLimits},
     router::HttpRouter,
+    spans,
     stack::client::{ClosedStream, content_length, head_bytes},
     stats::{ConnectionStats, MessageStats, StatusStats},
 };
@@ -296,6 +297,9 @@ impl ServerStack {
             return respond::error(&Error::new(Kind::CallDepth, text), limits);
         }
         self.router.propagator().read(&mut head.headers, &mut ctx, !self.rules.clear_context);
+        ctx.recording = self.router.tracing().begin(&mut ctx.trace);
+        spans::server_receives(&ctx, &self.label, self.router.shared_label(), peer, head, &body);
+        let (recording, trace) = (ctx.recording.clone(), ctx.trace);
         match body.as_full() {
             Some(bytes) => self.messages.request_bytes.add(bytes.len() as u64),
             None => body.watch(self.messages.request_stream.open()),
@@ -310,7 +314,7 @@ impl ServerStack {
 
         let counting = Counting { in_flight: Some(self.requests.begin()), began };
         let result = self.limited(peer, head, ctx, body).await;
-        match result {
+        let mut response = match result {
             Ok(response) => {
                 counting.finish(if succeeded(&response) { Outcome::Success } else { Outcome::FailedResponse });
                 response
@@ -324,7 +328,9 @@ impl ServerStack {
                     respond::error(&e, limits)
                 }
             }
-        }
+        };
+        spans::server_sends(recording, &trace, &mut response);
+        response
     }
 
     async fn limited(&self, peer: &Peer, head: &mut Parts, mut ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
@@ -333,6 +339,7 @@ impl ServerStack {
             Some(c) => Some(Permit::take(c).ok_or_else(|| Error::new(Kind::Rejected, ""))?),
         };
         let Some(limit) = self.rules.timeout else { return self.route(peer, head, ctx, body).await };
+        let (recording, trace) = (ctx.recording.clone(), ctx.trace);
         let gave_up = Arc::new(AtomicBool::new(false));
         ctx.server_gave_up = Some(Arc::clone(&gave_up));
         ctx.limit(limit);
@@ -340,6 +347,7 @@ impl ServerStack {
         tokio::time::timeout(limit, &mut routed).await.unwrap_or_else(|_| {
             gave_up.store(true, Relaxed);
             drop(routed);
+            spans::server_timed_out(&recording, &trace);
             let text = format!(
                 "exceeded {} to {} while waiting for a response for an individual request, excluding retries. \
                  Remote Info: Not Available",
@@ -354,9 +362,11 @@ impl ServerStack {
         absolute_form(head);
         let described = head.method.clone();
         let name = self.router.identify(head).map_err(|reason| {
+            spans::unidentified(&ctx);
             let text = format!("Unknown destination: {} / {reason}", describe(&described, head, peer.addr));
             Error::new(Kind::Unidentified, text)
         })?;
+        spans::identified(&ctx, self.router.label(), &name, self.router.shown_dtab());
         if !head.headers.contains_key(HOST) && head.version == Version::HTTP_11 {
             head.headers.insert(HOST, HeaderValue::from_static(""));
         }

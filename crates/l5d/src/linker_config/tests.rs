@@ -188,11 +188,11 @@ fn c16_unknown_kinds_list_the_known_ones() {
     assert_eq!(
         error(&format!("telemetry: [{{kind: io.l5d.nope}}]\n{MINIMAL}")),
         "l.yaml:1:20: telemetry[0].kind: unknown telemeter \"io.l5d.nope\"; \
-         known: io.l5d.influxdb, io.l5d.prometheus, io.l5d.statsd"
+         known: io.l5d.influxdb, io.l5d.otlp, io.l5d.prometheus, io.l5d.recentRequests, io.l5d.statsd, io.l5d.tracelog, \
+         io.l5d.zipkin, io.zipkin.http"
     );
     assert!(error(&format!("telemetry: [{{kind: io.l5d.commonMetrics}}]\n{MINIMAL}")).contains("unknown telemeter"));
     assert!(error(&format!("telemetry: [{{}}]\n{MINIMAL}")).contains("missing type id property 'kind'"));
-    assert!(error(&format!("telemetry: [{{kind: io.l5d.zipkin}}]\n{MINIMAL}")).contains("is not supported by l5d yet"));
     assert!(error(&format!("namers: [{{kind: io.l5d.curator}}]\n{MINIMAL}")).contains("is not supported by l5d yet"));
 }
 

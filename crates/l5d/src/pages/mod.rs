@@ -1,6 +1,7 @@
 //! The admin pages that know routers and namers. One file a page where it is more than a line.
 
 mod delegator;
+mod tracing;
 
 use std::sync::Arc;
 
@@ -8,13 +9,19 @@ use http::Request;
 use l5d_admin::{Handler, Response};
 use l5d_http::HttpRouter;
 use l5d_naming::Namer;
+use l5d_telemetry::trace::Tracing;
 use serde_json::{Map, Value, json};
 
 /// The type that Linkerd's own pages have, as opposed to those of its libraries.
 const JSON_UTF8: &str = "application/json;charset=UTF-8";
 
-/// `/config.json`, `/bound-names.json`, `/client_state.json`, `/delegator.json`, `/namer_state/…`.
-pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[Arc<dyn Namer>]) -> Vec<Handler> {
+/// `/config.json`, `/bound-names.json`, `/client_state.json`, `/delegator.json`, `/namer_state/…`, `/admin/tracing`.
+pub(crate) fn handlers(
+    config: String,
+    routers: Vec<Arc<HttpRouter>>,
+    namers: &[Arc<dyn Namer>],
+    tracing: Arc<Tracing>,
+) -> Vec<Handler> {
     let config = config.into_bytes();
     let for_names: Vec<_> = namers.to_vec();
     let for_states = routers.clone();
@@ -27,6 +34,7 @@ pub(crate) fn handlers(config: String, routers: Vec<Arc<HttpRouter>>, namers: &[
         }),
         Handler::of("/client_state.json", move |_| Response::of(JSON_UTF8, client_state(&for_states))),
         delegator::handler(routers, namers),
+        tracing::handler(tracing),
     ];
     for namer in namers {
         let prefix = namer.prefix().show();
