@@ -34,7 +34,13 @@ pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
 pub(crate) fn is_text(content_type: &[u8]) -> bool {
     let starts =
         |prefix: &[u8]| content_type.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts(b"text/") || starts(b"application/json") || starts(b"application/javascript") || starts(b"image/svg+xml")
+    // Metrics in protobuf are as repetitive as text.
+    let metrics = starts(b"application/openmetrics-text") || starts(b"application/vnd.google.protobuf");
+    metrics
+        || starts(b"text/")
+        || starts(b"application/json")
+        || starts(b"application/javascript")
+        || starts(b"image/svg+xml")
 }
 
 #[cfg(test)]
@@ -80,6 +86,7 @@ mod tests {
     #[test]
     fn text_is_worth_compressing() {
         assert!(is_text(b"text/plain; version=0.0.4") && is_text(b"application/json;charset=UTF-8"));
+        assert!(is_text(b"application/vnd.google.protobuf; encoding=delimited"));
         assert!(!is_text(b"image/png") && !is_text(b""));
     }
 }

@@ -20,6 +20,9 @@ pub struct Handler {
     pub path: String,
     /// Its entry in the navigation, if it has one.
     pub nav: Option<NavItem>,
+    /// For a page of metrics the type that its errors have as well. Scrapers refuse an answer without a type, so that one
+    /// would hide what is wrong.
+    pub metrics: Option<&'static str>,
     /// Answers a request. HEAD arrives as such and may be answered as GET: the body is cut off by the server.
     pub serve: Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>,
 }
@@ -40,7 +43,7 @@ impl Handler {
         F: Fn(Request) -> R + Send + Sync + 'static,
         R: Future<Output = Response> + Send + 'static,
     {
-        Self { path: path.into(), nav: None, serve: Arc::new(move |request| Box::pin(serve(request))) }
+        Self { path: path.into(), nav: None, metrics: None, serve: Arc::new(move |request| Box::pin(serve(request))) }
     }
 
     /// A page that answers at once.
@@ -54,12 +57,22 @@ impl Handler {
         content_type: &'static str,
         page: impl Fn(&Request) -> Box<dyn Page> + Send + Sync + 'static,
     ) -> Self {
-        Self::of(path, move |request| {
+        Self::metrics_of(path, content_type, move |request| Response::page(content_type, page(request)))
+    }
+
+    /// A page of metrics whose answers have more than one type: `content_type` is that of an answer that says nothing.
+    pub fn metrics_of(
+        path: impl Into<String>,
+        content_type: &'static str,
+        serve: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        let page = Self::of(path, move |request| {
             if request.method != Method::GET && request.method != Method::HEAD {
                 return Response::method_not_allowed("GET, HEAD");
             }
-            Response::page(content_type, page(request))
-        })
+            serve(request)
+        });
+        Self { metrics: Some(content_type), ..page }
     }
 
     /// The same page with an entry in the navigation.

@@ -73,6 +73,12 @@ impl Response {
         this
     }
 
+    /// Gives it what every answer of a page of metrics has, an error too.
+    pub(crate) fn complete_as_metrics(&mut self, content_type: &'static str) {
+        self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+        self.headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
+
     /// The same answer with another status.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {

@@ -313,14 +313,19 @@ impl Server {
         let begun = Instant::now();
         let pending = Up::new(&self.stats, |stats| &stats.pending);
         let gzip = accepts_gzip(request.headers());
-        let response = self.respond(request).await;
+        let mut metrics = None;
+        let mut response = self.respond(request, &mut metrics).await;
+        if let Some(content_type) = metrics {
+            response.complete_as_metrics(content_type);
+        }
         self.stats.request_latency_ms.add(begun.elapsed().as_millis() as u64);
         self.stats.answered(response.status.is_server_error());
         drop(pending);
-        self.sent(response, gzip, busy)
+        self.sent(response, gzip, metrics.is_some(), busy)
     }
 
-    async fn respond(&self, request: http::Request<Incoming>) -> Response {
+    /// `metrics` is set to the type of the page that was asked for, if it is one of metrics.
+    async fn respond(&self, request: http::Request<Incoming>, metrics: &mut Option<&'static str>) -> Response {
         let (head, body) = request.into_parts();
         let mut request = Request {
             method: head.method,
@@ -334,6 +339,7 @@ impl Server {
             return Response::not_found();
         }
         let Some(handler) = self.pages.find(&path) else { return nowhere(&path, request.wants_html()) };
+        *metrics = handler.metrics;
         request.body = match tokio::time::timeout(self.limits.body_time, self.read(body)).await {
             Ok(Ok(body)) => body,
             Ok(Err(status)) => return Response::empty(status),
@@ -371,7 +377,7 @@ impl Server {
     }
 
     /// An answer as it goes out: compressed if that is wanted and worth it.
-    fn sent(&self, response: Response, gzip: bool, busy: Busy) -> http::Response<SentBody> {
+    fn sent(&self, response: Response, gzip: bool, metrics: bool, busy: Busy) -> http::Response<SentBody> {
         /// Below that the headers of a gzip body eat up what it gains.
         const WORTH_COMPRESSING: usize = 1024;
         let (mut status, mut headers) = (http::Response::new(()), response.headers);
@@ -380,7 +386,8 @@ impl Server {
         let compressible = text && !headers.contains_key(CONTENT_ENCODING);
         let (body, compressed) = match response.body {
             Body::Full(bytes) => {
-                let gzip = gzip && compressible && bytes.len() >= WORTH_COMPRESSING;
+                let worth = if metrics { 1 } else { WORTH_COMPRESSING };
+                let gzip = gzip && compressible && bytes.len() >= worth;
                 let bytes = if gzip { gzipped(&bytes) } else { bytes };
                 (SentBody::full(bytes, busy), gzip)
             }

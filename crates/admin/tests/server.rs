@@ -393,8 +393,24 @@ fn pages_of_metrics_are_for_get_and_never_cached() {
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
             let answer = server.ask(&format!("{method} {path} HTTP/1.1"));
             assert_eq!((answer.status(), answer.header("Allow")), (405, Some("GET, HEAD")), "{method} {path}");
+            assert!(answer.header("Content-Type").is_some(), "{method} {path}");
+            assert_eq!(answer.header("Cache-Control"), Some("no-store"), "{method} {path}");
         }
+        let get = server.get(path);
+        let head = server.ask(&format!("HEAD {path} HTTP/1.1"));
+        assert_eq!((head.status(), head.body.len()), (200, 0), "{path}");
+        for name in ["Content-Type", "Cache-Control", "Vary"] {
+            assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+        }
+        let long = server.ask(&format!("GET {path} HTTP/1.1\r\nContent-Length: 9999999"));
+        assert_eq!((long.status(), long.header("Cache-Control")), (413, Some("no-store")), "{path}");
+        assert_eq!(long.header("Content-Type"), get.header("Content-Type"), "{path}");
     }
+    let missing = server.ask("GET /admin/metrics.json?q=x HTTP/1.1\r\nAccept-Encoding: gzip");
+    assert_eq!((missing.status(), missing.header("Content-Encoding")), (404, Some("gzip")));
+    let mut unpacked = String::new();
+    GzDecoder::new(&missing.body[..]).read_to_string(&mut unpacked).unwrap();
+    assert_eq!(unpacked, r#"{"error": "No such subtree: x"}"#);
     assert_eq!(server.get("/admin/metrics.json").header("Content-Type"), Some("application/json"));
     let answer = server.get("/admin/metrics.json?q=a%22b");
     assert_eq!((answer.status(), answer.header("Content-Type")), (404, Some("application/json")));

@@ -26,6 +26,8 @@ pub(crate) enum Wire {
     Influx,
     Json,
     Statsd,
+    /// StatsD in a flavour with tags.
+    StatsdTags,
 }
 
 /// What a metric is, as far as its lines' names depend on it.
@@ -37,7 +39,7 @@ pub(crate) enum Kind {
 }
 
 impl Wire {
-    const ALL: [Self; 4] = [Self::Prometheus, Self::Influx, Self::Json, Self::Statsd];
+    const ALL: [Self; 5] = [Self::Prometheus, Self::Influx, Self::Json, Self::Statsd, Self::StatsdTags];
 
     /// Every series a metric is written as.
     fn series(self, path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
@@ -45,7 +47,8 @@ impl Wire {
             Self::Prometheus => prometheus::series(path, kind),
             Self::Influx => influxdb::series(path, kind),
             Self::Json => json::series(path, kind),
-            Self::Statsd => statsd::series(path, kind),
+            Self::Statsd => statsd::series(path, kind, false),
+            Self::StatsdTags => statsd::series(path, kind, true),
         }
     }
 }
@@ -62,7 +65,7 @@ pub(crate) fn clashing(a: (&[&Name], Kind), b: (&[&Name], Kind)) -> Vec<Wire> {
 /// Which nodes clash, in each face: every member of a group leads to the whole of it, the first made first.
 #[derive(Default)]
 pub(crate) struct Clashes {
-    groups: [HashMap<u32, Arc<Vec<u32>>>; 4],
+    groups: [HashMap<u32, Arc<Vec<u32>>>; 5],
 }
 
 impl Clashes {

@@ -116,7 +116,7 @@ proptest! {
             make(&tree, o, i);
         }
         let mut nested = json::page(&tree, &json::Options { tree: true, ..json::Options::default() }).unwrap();
-        let mut influx = influxdb::page(&tree, &influxdb::Options { host: "h".into() });
+        let mut influx = influxdb::page(&tree, &influxdb::Options { host: "h".into(), ..influxdb::Options::default() });
         let (mut nested_out, mut influx_out) = (Vec::new(), Vec::new());
         let mut changes = changes.iter();
         let (mut more, mut more_influx) = (true, true);

@@ -18,7 +18,7 @@ fn prometheus(tree: &MetricsTree) -> String {
 }
 
 fn influx(tree: &MetricsTree) -> String {
-    text(influxdb::page(tree, &influxdb::Options { host: "h".into() }))
+    text(influxdb::page(tree, &influxdb::Options { host: "h".into(), ..influxdb::Options::default() }))
 }
 
 fn json(tree: &MetricsTree, pretty: bool) -> String {

@@ -35,7 +35,7 @@ fn influx(tree: &MetricsTree) -> String {
 }
 
 fn influx_for(tree: &MetricsTree, host: &str) -> String {
-    text(influxdb::page(tree, &influxdb::Options { host: host.into() }))
+    text(influxdb::page(tree, &influxdb::Options { host: host.into(), ..influxdb::Options::default() }))
 }
 
 fn scope(tree: &MetricsTree, keys: &[&str]) -> Scope {
@@ -344,4 +344,41 @@ fn a_large_page_comes_in_pieces_that_are_the_page() {
     assert!(whole == expected.as_bytes());
     assert!(!page.fill(&mut whole));
     assert!(whole == expected.as_bytes());
+}
+
+#[test]
+fn influx_counts_are_integers_when_asked_for() {
+    let tree = MetricsTree::new();
+    count(&tree, &["foo", "a"], 1);
+    count(&tree, &["foo", "b"], u64::MAX);
+    scope(&tree, &["foo"]).stat("c").add(3);
+    let _gauge = scope(&tree, &["foo"]).gauge("d", || 2.0);
+    Snapshotter::new(&tree).tick();
+    let options = influxdb::Options { host: "none".into(), integers: true };
+    assert_eq!(
+        text(influxdb::page(&tree, &options)),
+        "foo,host=none a=1i,b=9223372036854775807i,c_avg=3.0,c_count=1i,c_max=3i,c_min=3i,c_p50=3i,c_p90=3i,c_p95=3i,\
+         c_p99=3i,c_p999=3i,c_p9999=3i,c_sum=3i,d=2.0\n"
+    );
+    assert!(influx(&tree).starts_with("foo,host=none a=1,b=18446744073709551615,c_avg=3.0,c_count=1,"));
+}
+
+#[test]
+fn what_is_too_long_for_influx_is_cut_and_stays_different() {
+    let tree = MetricsTree::new();
+    let long = |end: &str| format!("svc/{}{end}", "é".repeat(35_000));
+    for (n, end) in ["a", "b"].into_iter().enumerate() {
+        count(&tree, &["rt", "http", "service", &long(end), "requests"], n as u64);
+        count(&tree, &["rt", "http", "service", "svc", &long(end)], n as u64);
+    }
+    let page = influx(&tree);
+    assert_eq!(page.lines().count(), 3);
+    for line in page.lines() {
+        assert!(line.len() < 32 * 1024, "{}", line.len());
+    }
+    let lines: Vec<&str> = page.lines().filter(|line| line.contains(" requests=")).collect();
+    let [one, two] = lines[..] else { panic!("{page}") };
+    assert_ne!(one.split_once(' ').unwrap().0, two.split_once(' ').unwrap().0);
+    assert!(one.ends_with(" requests=0") && two.ends_with(" requests=1"));
+    assert_eq!(influx(&tree), page, "always the same");
 }

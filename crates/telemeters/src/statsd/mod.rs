@@ -1,6 +1,6 @@
 //! `io.l5d.statsd`: pushes the metrics to a StatsD collector over UDP.
 //!
-//! Counters go out as exact deltas and stats as timings once a second, gauges every `gaugeIntervalMs`; what the last,
+//! Counters go out as exact deltas and stats as timings every `flushIntervalMs`, gauges every `gaugeIntervalMs`; what the last,
 //! unfinished interval brought is sent at the end. What a line looks like, what is sampled and what is carried over when a
 //! datagram can't be sent is the telemetry crate's (`format::statsd`). Here is when to send (this file), where to
 //! (`target.rs`), and what became of it (`sender.rs`).
@@ -18,7 +18,7 @@ use l5d_admin::BoxFuture;
 use l5d_config::{Cx, Fields, FromNode, Kind, Millis, Node, Port};
 use l5d_net::Drain;
 use l5d_telemetry::MetricsTree;
-use l5d_telemetry::format::statsd::{Options, Pusher};
+use l5d_telemetry::format::statsd::{Flavor, Options, Pusher};
 use tokio::time::{Instant, sleep_until};
 
 use self::sender::Sender;
@@ -30,15 +30,21 @@ pub(crate) const KIND: Kind<dyn TelemeterConfig> = Kind {
     experimental: true,
     summary: "pushes the metrics to a StatsD collector over UDP",
     example: "kind: io.l5d.statsd\nexperimental: true\nprefix: linkerd\nhostname: 127.0.0.1\nport: 8125\n\
-              gaugeIntervalMs: 10000\nsampleRate: 0.01\n",
+              gaugeIntervalMs: 10000\nsampleRate: 0.01\nflavor: none\nflushIntervalMs: 1000\nmaxDatagramBytes: 1432\n",
     parse,
 };
 
-/// How often counters and timings are sent.
+/// How often counters and timings are sent unless told otherwise.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// What fits into one packet of an Ethernet, over IPv4 and IPv6, with room for a tunnel's header.
 const MAX_DATAGRAM: usize = 1432;
+
+/// What a datagram can hold over IPv4.
+const LARGEST_DATAGRAM: u64 = 65_507;
+
+/// Less than this has no room for the name of a metric.
+const SMALLEST_DATAGRAM: u64 = 128;
 
 #[derive(Clone, Debug)]
 struct Config {
@@ -52,7 +58,20 @@ struct Config {
     gauge_interval: Duration,
     /// `sampleRate`: the share of timings that is sent.
     sample_rate: f64,
+    /// `flavor`: how tags are written, if they are.
+    flavor: Flavor,
+    /// `flushIntervalMs`: how often counters and timings are sent.
+    flush_interval: Duration,
+    /// `maxDatagramBytes`: the most bytes in a datagram.
+    max_datagram: usize,
 }
+
+const FLAVORS: &[(&str, Flavor)] = &[
+    ("none", Flavor::None),
+    ("dogstatsd", Flavor::Dogstatsd),
+    ("influx", Flavor::Influx),
+    ("graphite", Flavor::Graphite),
+];
 
 fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn TelemeterConfig>> {
     let mut fields = Fields::of(node, cx)?;
@@ -69,19 +88,36 @@ fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn TelemeterConfig>> {
         }
         Some(port)
     });
-    let gauge_interval = fields.with("gaugeIntervalMs", cx, |node, cx| {
+    let interval = |node: &Node, cx: &mut Cx| {
         let Millis(interval) = Millis::from_node(node, cx)?;
         if interval.is_zero() {
             cx.error(node, "the interval must be at least 1 ms");
         }
         Some(interval)
-    });
+    };
+    let gauge_interval = fields.with("gaugeIntervalMs", cx, interval);
     let sample_rate = fields.with("sampleRate", cx, |node, cx| {
         let rate = f64::from_node(node, cx)?;
         if !(0.0..=1.0).contains(&rate) {
             cx.error(node, "sampleRate must be between 0.0 and 1.0");
         }
         Some(rate)
+    });
+    let flavor = fields.parsed("flavor", cx, |flavor| {
+        let known = FLAVORS.iter().find(|(name, _)| *name == flavor);
+        let names: Vec<&str> = FLAVORS.iter().map(|(name, _)| *name).collect();
+        known
+            .map(|(_, flavor)| *flavor)
+            .ok_or_else(|| format!("unknown flavor \"{flavor}\"; known: {}", names.join(", ")))
+    });
+    let flush_interval = fields.with("flushIntervalMs", cx, interval);
+    let max_datagram = fields.with("maxDatagramBytes", cx, |node, cx| {
+        let bytes = u64::from_node(node, cx)?;
+        if !(SMALLEST_DATAGRAM..=LARGEST_DATAGRAM).contains(&bytes) {
+            let what = format!("a datagram may have {SMALLEST_DATAGRAM} to {LARGEST_DATAGRAM} bytes, not {bytes}");
+            cx.error(node, what);
+        }
+        Some(bytes as usize)
     });
     fields.finish(cx);
     Some(Box::new(Config {
@@ -90,6 +126,9 @@ fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn TelemeterConfig>> {
         port: port.unwrap_or(8125),
         gauge_interval: gauge_interval.unwrap_or(Duration::from_secs(10)),
         sample_rate: sample_rate.unwrap_or(0.01),
+        flavor: flavor.unwrap_or_default(),
+        flush_interval: flush_interval.unwrap_or(FLUSH_EVERY),
+        max_datagram: max_datagram.unwrap_or(MAX_DATAGRAM),
     }))
 }
 
@@ -120,17 +159,17 @@ impl Telemeter for Statsd {
 
 impl Statsd {
     fn new(config: Config, tree: &MetricsTree, lookup: Lookup) -> Self {
-        let (prefix, sample_rate) = (config.prefix.clone(), config.sample_rate);
-        let pusher = Pusher::new(tree, Options { prefix, sample_rate, max_datagram: MAX_DATAGRAM });
+        let Config { prefix, sample_rate, flavor, max_datagram, .. } = config.clone();
+        let pusher = Pusher::new(tree, Options { prefix, sample_rate, max_datagram, flavor });
         Self { config, tree: tree.clone(), lookup, pusher: Mutex::new(Some(pusher)) }
     }
 
     async fn push(&self, mut pusher: Pusher, drain: Drain) {
-        let Config { prefix, hostname, port, gauge_interval, .. } = self.config.clone();
+        let Config { prefix, hostname, port, gauge_interval, flush_interval, .. } = self.config.clone();
         let mut sender = Sender::new(&self.tree.scope("statsd"), &prefix, format!("{hostname}:{port}"));
         let mut target = Target::new(hostname, port, Arc::clone(&self.lookup));
         let begun = Instant::now();
-        let (mut next_flush, mut next_gauges) = (begun + FLUSH_EVERY, begun + gauge_interval);
+        let (mut next_flush, mut next_gauges) = (begun + flush_interval, begun + gauge_interval);
         loop {
             tokio::select! {
                 // In this order: an address that is there is used at once, and the end is not missed.
@@ -142,7 +181,7 @@ impl Statsd {
                     let gauges = now >= next_gauges;
                     sender.flush(&mut pusher, gauges);
                     // From now, not from when it was due: after a pause there is one flush, not a burst of them.
-                    next_flush = now + FLUSH_EVERY;
+                    next_flush = now + flush_interval;
                     if gauges {
                         next_gauges = now + gauge_interval;
                     }
@@ -226,6 +265,9 @@ mod tests {
             port,
             gauge_interval: Duration::from_secs(10),
             sample_rate: 1.0,
+            flavor: Flavor::None,
+            flush_interval: FLUSH_EVERY,
+            max_datagram: MAX_DATAGRAM,
         }
     }
 
@@ -267,6 +309,26 @@ mod tests {
         let lines = collector.lines();
         assert_eq!(total(&lines, "l5d.rt.in.requests"), 5, "the interval that was not over");
         assert!(lines.contains(&"l5d.rt.in.pending:2.5|g".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn interval_flavor_and_size_are_as_configured() {
+        let (tree, collector) = (MetricsTree::new(), Collector::new());
+        let service = tree.scope("rt").scope("in").scope("service").scope("svc/web");
+        let counters: Vec<_> = (0..50).map(|i| service.counter(&format!("counter_number_{i}"))).collect();
+        let port = collector.addr().port();
+        let (flavor, flush_interval) = (Flavor::Dogstatsd, Duration::from_secs(3));
+        let config = Config { flavor, flush_interval, max_datagram: 200, ..config("127.0.0.1", port) };
+        let running = start(config, &tree, no_lookup());
+        counters.iter().for_each(l5d_telemetry::Counter::incr);
+        seconds(2).await;
+        assert!(collector.datagrams().is_empty(), "the interval is not over");
+        seconds(1).await;
+        let datagrams = collector.datagrams();
+        assert!(datagrams.iter().all(|datagram| datagram.len() <= 200));
+        let line = "l5d.rt.service.counter_number_7:1|c|#rt:in,service:svc/web";
+        assert!(datagrams.iter().any(|datagram| datagram.split('\n').any(|l| l == line)), "{datagrams:?}");
+        running.stop().await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -400,7 +462,8 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_work_are_refused() {
-        let yaml = "prefix: a/b\nhostname: ''\nport: 0\ngaugeIntervalMs: 0\nsampleRate: 1.5\n";
+        let yaml = "prefix: a/b\nhostname: ''\nport: 0\ngaugeIntervalMs: 0\nsampleRate: 1.5\n\
+                    flavor: librato\nflushIntervalMs: 0\nmaxDatagramBytes: 70000\n";
         let mut cx = Cx::new();
         parse(&l5d_config::read(yaml).unwrap(), &mut cx);
         let errors: Vec<String> = cx.finish().iter().map(ToString::to_string).collect();
@@ -411,6 +474,9 @@ mod tests {
                 "3:7: port: 0 is no port to send to",
                 "4:18: gaugeIntervalMs: the interval must be at least 1 ms",
                 "5:13: sampleRate: sampleRate must be between 0.0 and 1.0",
+                "6:9: flavor: unknown flavor \"librato\"; known: none, dogstatsd, influx, graphite",
+                "7:18: flushIntervalMs: the interval must be at least 1 ms",
+                "8:19: maxDatagramBytes: a datagram may have 128 to 65507 bytes, not 70000",
             ]
         );
     }

@@ -3,8 +3,10 @@
 //! Contract: a line per node that has metrics right beneath it, those deeper first; the node's path is the measurement,
 //! `root` for the top; tags sorted, `host` among them; fields sorted; no timestamp; a stat's eleven fields as soon as it
 //! has a window, also an empty one. Different from 1.7.5: text is escaped, a tag without a value and a number that is none
-//! are left out, a field called `time`, which the database reserves, is called `time_`.
+//! are left out, a field called `time`, which the database reserves, is called `time_`. Text that is too long for the
+//! database is cut, and ends in `~` and a hash of all of it, so that what differs stays different.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::buckets::Summary;
@@ -18,18 +20,22 @@ use crate::stat::StatCell;
 use crate::tree::MetricsTree;
 
 /// What the page is like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The value of the tag `host`: the request's Host header as it was sent, `none` without one.
     pub host: String,
+    /// Whether counts are written as integers (`5i`). Linkerd wrote all numbers as floats, and a field can't change its
+    /// type: a database that has seen one kind refuses the other.
+    pub integers: bool,
 }
 
-/// The longest tag value or field key the database takes, with room for a suffix and escapes.
-pub(crate) const LONGEST: usize = 30_000;
+/// The longest key of the tree that is written whole. A series with its tags and a field of the database may have 65535
+/// bytes; this is a tenth, so that four tags and a field fit, with an escape before every byte.
+pub(crate) const LONGEST: usize = 6000;
 
 /// The page of a tree.
 pub fn page(tree: &MetricsTree, options: &Options) -> Box<dyn Page> {
-    Box::new(Writer::new(tree.shared(), tree.root_place(), Influx::new(&options.host)))
+    Box::new(Writer::new(tree.shared(), tree.root_place(), Influx::new(options)))
 }
 
 /// The text of the path, and the fields of the lines that are begun.
@@ -51,6 +57,8 @@ struct Influx {
     fields: Vec<Field>,
     /// The text of their keys.
     keys: Vec<u8>,
+    /// What ends a count.
+    integer: &'static [u8],
 }
 
 /// How it was before a node, and where the fields of its own line begin.
@@ -76,9 +84,9 @@ enum Value {
 }
 
 impl Influx {
-    fn new(host: &str) -> Self {
+    fn new(options: &Options) -> Self {
         let mut tag = Vec::new();
-        push_tag(&mut tag, "host", host);
+        push_tag(&mut tag, "host", &options.host);
         Self {
             name: Vec::new(),
             before: Vec::new(),
@@ -90,6 +98,7 @@ impl Influx {
             unmarked: 0,
             fields: Vec::new(),
             keys: Vec::new(),
+            integer: if options.integers { b"i" } else { b"" },
         }
     }
 
@@ -148,11 +157,17 @@ impl Influx {
             out.push(std::mem::replace(&mut sign, b','));
             out.extend_from_slice(&keys[same[0].key.clone()]);
             out.push(b'=');
-            match same[0].value {
-                Value::Counter(_) => push_u64(out, same.iter().map(|f| f.value.counted()).fold(0, u64::wrapping_add)),
-                Value::Integer(n) => push_u64(out, n),
-                Value::Float(x) => push_java(out, x),
-            }
+            let count = match same[0].value {
+                Value::Counter(_) => same.iter().map(|f| f.value.counted()).fold(0, u64::wrapping_add),
+                Value::Integer(n) => n,
+                Value::Float(x) => {
+                    push_java(out, x);
+                    continue;
+                }
+            };
+            // An integer of the database has a sign.
+            push_u64(out, if self.integer.is_empty() { count } else { count.min(i64::MAX as u64) });
+            out.extend_from_slice(self.integer);
         }
         out.push(b'\n');
     }
@@ -161,7 +176,7 @@ impl Influx {
 /// Every field that a metric is written as, with its measurement and tags.
 pub(crate) fn series(path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
     let Some((own, above)) = path.split_last() else { return Vec::new() };
-    let mut face = Influx::new("");
+    let mut face = Influx::new(&Options::default());
     for name in above {
         face.enter(name, &mut Vec::new());
     }
@@ -202,14 +217,14 @@ impl Face for Influx {
                 if self.above.len() > 1 {
                     self.name.push(b':');
                 }
-                push_key(&mut self.name, name.text());
+                push_key(&mut self.name, &shortened(name.text()));
             }
         }
         self.key.clear();
         if name.is(Plain::Influx) {
             self.key.extend_from_slice(name.text().as_bytes());
         } else {
-            push_influx(&mut self.key, shortened(name.text()));
+            push_influx(&mut self.key, &shortened(name.text()));
             if self.key.is_empty() {
                 self.key.push(b'_');
             }
@@ -262,16 +277,28 @@ fn push_tag(out: &mut Vec<u8>, key: &str, value: &str) {
     out.extend_from_slice(key.as_bytes());
     out.push(b'=');
     let before = out.len();
-    push_influx(out, shortened(value));
+    push_influx(out, &shortened(value));
     if out.len() == before {
         out.truncate(start);
     }
 }
 
-fn shortened(text: &str) -> &str {
-    let mut end = text.len().min(LONGEST);
+/// The text, or as much of it as the database takes and what tells it from others that begin the same.
+fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST {
+        return Cow::Borrowed(text);
+    }
+    let mut end = LONGEST - HASH;
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    &text[..end]
+    Cow::Owned(format!("{}~{:016x}", &text[..end], fnv(text.as_bytes())))
+}
+
+/// A tilde and sixteen digits.
+const HASH: usize = 17;
+
+/// FNV-1a: the same in each process, so that a series keeps its name.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
