@@ -389,8 +389,9 @@ impl ExpectContinue {
 fn absolute_form(head: &mut Parts) {
     let Some(authority) = head.uri.authority() else { return };
     let Ok(host) = HeaderValue::from_str(authority.as_str()) else { return };
-    let target = head.uri.path_and_query().map_or("/", |p| if p.as_str().is_empty() { "/" } else { p.as_str() });
-    let Ok(uri) = target.parse() else { return };
+    let target = head.uri.path_and_query().map_or("", |p| p.as_str());
+    let rooted = if target.starts_with('/') { target.parse() } else { format!("/{target}").parse() };
+    let Ok(uri) = rooted else { return };
     head.headers.insert(HOST, host);
     head.uri = uri;
 }
