@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use l5d_naming::{Dtab, ParseError};
 use l5d_telemetry::trace::{Recording, TraceId};
 
-use crate::headers;
+use crate::{filters::client_cert::ClientCertificate, headers};
 
 /// The span in a value of `l5d-ctx-trace`: base64 of [`TraceId::from_bytes`]. Anything else is `None` (the caller starts a
 /// new trace).
@@ -77,6 +77,8 @@ pub struct Ctx {
     pub local_dtab: Dtab,
     /// Raised when the server's own time-out gives the request up; only where one is configured.
     pub(crate) server_gave_up: Option<Arc<AtomicBool>>,
+    /// The certificate that the caller showed, if it was asked for one.
+    pub(crate) client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Ctx {
@@ -104,7 +106,14 @@ impl Ctx {
             }
         }
         headers.remove(headers::RETRYABLE_REQUEST);
-        Ok(Self { trace: TraceId::root(), recording: Recording::OFF, deadline, local_dtab, server_gave_up: None })
+        Ok(Self {
+            trace: TraceId::root(),
+            recording: Recording::OFF,
+            deadline,
+            local_dtab,
+            server_gave_up: None,
+            client_certificate: None,
+        })
     }
 
     /// A context for a request whose own is not trusted (`clearContext`): removes every `l5d-*` header.
@@ -120,6 +129,7 @@ impl Ctx {
             deadline: None,
             local_dtab: Dtab::empty(),
             server_gave_up: None,
+            client_certificate: None,
         }
     }
 

@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    filters::client_cert::ClientCertificate,
     io::CountedIo,
     stack::server::{Peer, ServerStack},
 };
@@ -160,7 +161,7 @@ impl HttpServer {
                 }
             }
         };
-        let certificate = stream.peer_certificate().map(|c| Arc::from(c.as_ref()));
+        let certificate = stream.peer_certificate().map(|c| Arc::new(ClientCertificate::new(c)));
         let io = CountedIo::new(stream, stats, &self.rules.socket_options);
         let counts = io.open_connection();
         let peer = Peer { addr: peer, local, certificate, connection_label: crate::filters::forwarded::random_label() };

@@ -1,6 +1,8 @@
-//! Things a message passes that are a noun of their own: the access log, compression, `Forwarded`, the nack throttle.
+//! Things a message passes that are a noun of their own: the access log, the caller's certificate, compression, `Forwarded`,
+//! the nack throttle.
 
 pub(crate) mod access_log;
+pub(crate) mod client_cert;
 pub(crate) mod compression;
 pub(crate) mod forwarded;
 pub(crate) mod nack;

@@ -640,6 +640,11 @@ impl Client {
             h.insert(headers::DST_RESIDUAL, residual.clone());
         }
         h.remove(headers::FORWARDED_CLIENT_CERT);
+        if self.settings.forward_client_cert
+            && let Some(value) = attempt.ctx.client_certificate.as_ref().and_then(|c| c.header())
+        {
+            h.insert(headers::FORWARDED_CLIENT_CERT, value.clone());
+        }
         attempt.ctx.write(h);
         if let Some(limit) = self.settings.attempt_timeout {
             let mut ctx = attempt.ctx.clone();

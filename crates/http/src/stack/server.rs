@@ -41,7 +41,7 @@ use crate::{
     body::{Body, CollectError, collect},
     ctx::Ctx,
     duration::show_duration,
-    filters::{compression::Compression, forwarded::Forwarded},
+    filters::{client_cert::ClientCertificate, compression::Compression, forwarded::Forwarded},
     headers,
     identifiers::describe,
     respond::{self, ErrorLimits},
@@ -135,7 +135,8 @@ impl ThreadUsage {
 pub(crate) struct Peer {
     pub(crate) addr: SocketAddr,
     pub(crate) local: SocketAddr,
-    pub(crate) certificate: Option<Arc<[u8]>>,
+    /// What it showed in the TLS handshake.
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
     /// The random label of this connection in `Forwarded`.
     pub(crate) connection_label: Arc<str>,
 }
@@ -297,6 +298,7 @@ impl ServerStack {
             return respond::error(&Error::new(Kind::CallDepth, text), limits);
         }
         self.router.propagator().read(&mut head.headers, &mut ctx, !self.rules.clear_context);
+        ctx.client_certificate.clone_from(&peer.certificate);
         ctx.recording = self.router.tracing().begin(&mut ctx.trace);
         spans::server_receives(&ctx, &self.label, self.router.shared_label(), peer, head, &body);
         let (recording, trace) = (ctx.recording.clone(), ctx.trace);
