@@ -29,6 +29,7 @@ use crate::{
     filters::{
         access_log::{AccessLog, AccessLogSettings, Roll},
         compression::Compression,
+        diagnostic_trace::DiagnosticTrace,
         forwarded::{Forwarded, Label},
     },
     identifiers::{FirstOf, Identification, Identifier},
@@ -129,6 +130,7 @@ struct Lower {
     limits: MessageLimits,
     access_log: Option<Arc<AccessLog>>,
     propagator: Arc<dyn Propagator>,
+    diagnostics: Arc<DiagnosticTrace>,
     runtime: tokio::runtime::Handle,
     workers: usize,
 }
@@ -181,6 +183,8 @@ impl HttpRouter {
         let (ttl, workers) = (caches.idle_ttl, context.workers);
         // The control thread asks the lower caches; it counts as one more worker.
         let paths = Cache::new(caches.paths.get(), ttl, workers, stats("path"));
+        let label: Arc<str> = config.label.as_str().into();
+        let base_dtab = Arc::new(config.dtab.clone());
         let lower = Arc::new(Lower {
             trees: Cache::new(caches.trees.get(), ttl, 1, stats("tree")),
             bounds: Cache::new(caches.bounds.get(), ttl, 1, stats("bound")),
@@ -191,17 +195,22 @@ impl HttpRouter {
             limits,
             access_log: access_log.clone(),
             propagator: Arc::clone(&propagator),
+            diagnostics: Arc::new(DiagnosticTrace {
+                router: Arc::clone(&label),
+                interpreter: Arc::clone(&interpreter),
+                base_dtab: Arc::clone(&base_dtab),
+            }),
             runtime: context.runtime.clone(),
             workers,
         });
         let router = Arc::new(Self {
-            label: config.label.as_str().into(),
+            label,
             dst_prefix: config.dst_prefix.clone(),
             identifier: FirstOf::new(identifiers),
             propagator,
-            base_dtab: Arc::new(config.dtab.clone()),
             shown_dtab: (&*spans::show(&config.dtab)).into(),
             tracing: Arc::clone(&context.tracing),
+            base_dtab,
             binding_timeout: config.binding_timeout,
             error_limits: ErrorLimits {
                 header_bytes: config.max_headers.min(MAX_ERR_HEADER),
@@ -420,6 +429,7 @@ impl Lower {
                 limits: self.limits,
                 access_log: self.access_log.clone(),
                 propagator: Arc::clone(&self.propagator),
+                diagnostics: Arc::clone(&self.diagnostics),
                 workers: self.workers,
             };
             Client::new(name.id.clone(), scope.clone(), &name.addr, name.synthetic, params, &self.runtime)

@@ -9,8 +9,8 @@
 //! 3. status and time classes of each try;
 //! 4. the nack throttle, which drops before a session is spent;
 //! 5. a session is acquired: the balancer picks, the pool or a connect delivers; up to 25 immediate new picks;
-//! 6. per endpoint: request counts (this client's, and those of the logical name beneath it), failure accrual, the
-//!    attempt's time limit;
+//! 6. per endpoint: request counts (this client's, and those of the logical name beneath it), failure accrual, diagnostic
+//!    traces, the attempt's time limit;
 //! 7. the context headers of the next hop, then the wire.
 
 use std::{
@@ -48,7 +48,11 @@ use crate::{
     client::{Endpoint, EndpointContext, Session},
     ctx::Ctx,
     duration::show_duration,
-    filters::{access_log::AccessLog, nack::NackAdmission},
+    filters::{
+        access_log::AccessLog,
+        diagnostic_trace::{Chosen, DiagnosticTrace, Question},
+        nack::NackAdmission,
+    },
     headers,
     propagators::Propagator,
     scopes::{Scoped, Scopes},
@@ -166,6 +170,7 @@ pub(crate) struct Client {
     admission: NackAdmission,
     access_log: Option<Arc<AccessLog>>,
     propagator: Arc<dyn Propagator>,
+    diagnostics: Arc<DiagnosticTrace>,
     synthetic: Option<StatusCode>,
     born: Instant,
 }
@@ -197,6 +202,7 @@ pub(crate) struct ClientParams {
     pub(crate) limits: MessageLimits,
     pub(crate) access_log: Option<Arc<AccessLog>>,
     pub(crate) propagator: Arc<dyn Propagator>,
+    pub(crate) diagnostics: Arc<DiagnosticTrace>,
     pub(crate) workers: usize,
 }
 
@@ -255,6 +261,7 @@ impl Client {
             admission: NackAdmission::new(&scope),
             access_log: params.access_log,
             propagator: params.propagator,
+            diagnostics: params.diagnostics,
             synthetic: synthetic.and_then(|code| StatusCode::from_u16(code).ok()),
             born: Instant::now(),
             id,
@@ -561,7 +568,11 @@ impl Client {
         attempt.given_up.client.get_or_init(|| Arc::clone(&self.label));
         let endpoint = Arc::clone(session.endpoint());
         let trace = attempt.ctx.trace.child();
-        let request = self.request(attempt, &trace);
+        let question = Question::of(attempt.head);
+        let mut request = self.request(attempt, &trace);
+        if let Some(question) = &question {
+            question.count_down(request.headers_mut());
+        }
         let recording = &attempt.ctx.recording;
         let sending = Sending {
             label: &self.label,
@@ -581,28 +592,44 @@ impl Client {
             dispatcher_failures: &metrics.dispatcher_failures,
             span: (recording, trace),
         };
-        let sent = match self.settings.attempt_timeout {
-            None => session.send(request).await,
-            Some(limit) => match tokio::time::timeout(limit, session.send(request)).await {
-                Ok(sent) => sent,
-                Err(_) => {
-                    attempt.given_up.by_attempt_timeout();
-                    let e = self.attempt_timed_out(limit, &endpoint, &trace);
-                    metrics.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
-                    endpoint.record(false, Instant::now());
-                    spans::client_failed(recording, &trace, e.kind, &e.message);
-                    try_.finish(Outcome::Error(&without_source(&e)));
-                    return Err(e);
+        let mut result = if let Some(response) = question.as_ref().and_then(Question::answer) {
+            session.release();
+            Ok(response)
+        } else {
+            let sent = match self.settings.attempt_timeout {
+                None => session.send(request).await,
+                Some(limit) => match tokio::time::timeout(limit, session.send(request)).await {
+                    Ok(sent) => sent,
+                    Err(_) => {
+                        attempt.given_up.by_attempt_timeout();
+                        let e = self.attempt_timed_out(limit, &endpoint, &trace);
+                        metrics.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
+                        endpoint.record(false, Instant::now());
+                        spans::client_failed(recording, &trace, e.kind, &e.message);
+                        try_.finish(Outcome::Error(&without_source(&e)));
+                        return Err(e);
+                    }
+                },
+            };
+            match sent {
+                Ok(response) => {
+                    spans::client_wire_received(recording, &trace, response.status());
+                    self.receive(response, session, attempt, &endpoint, &trace).await
                 }
-            },
-        };
-        let result = match sent {
-            Ok(response) => {
-                spans::client_wire_received(recording, &trace, response.status());
-                self.receive(response, session, attempt, &endpoint, &trace).await
+                Err((e, unsent)) => Err(self.transport_error(&e, unsent, &session, attempt, &endpoint, &trace)),
             }
-            Err((e, unsent)) => Err(self.transport_error(&e, unsent, &session, attempt, &endpoint, &trace)),
         };
+        if let (Some(question), Ok(response)) = (question.filter(Question::wants_context), &mut result) {
+            let chosen = Chosen {
+                service: attempt.service,
+                local_dtab: &attempt.ctx.local_dtab,
+                client: &self.id,
+                addresses: &self.addresses(),
+                selected: endpoint.shown(),
+            };
+            // Boxed, so that the futures of ordinary requests stay small.
+            Box::pin(self.diagnostics.append(&question, &chosen, response)).await;
+        }
         let now = Instant::now();
         match &result {
             Ok(response) => {
