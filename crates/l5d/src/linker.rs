@@ -314,7 +314,8 @@ impl Linker {
         mut telemeters: JoinSet<()>,
         admin: AdminThreads,
     ) -> Result<(), StartError> {
-        let drained = workers_trigger.drain(deadline).await;
+        // At the deadline the servers cut off what is left, and may be done with that before this notices.
+        let drained = workers_trigger.drain(deadline).await && Instant::now() < deadline;
         // Past the deadline the servers drop what is left at once.
         let joined = tokio::task::spawn_blocking(move || workers.join());
         let ended = tokio::time::timeout(Duration::from_secs(2), joined).await.is_ok();
