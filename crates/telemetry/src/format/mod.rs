@@ -24,6 +24,7 @@ mod labels;
 mod number;
 pub mod prometheus;
 pub mod statsd;
+pub mod zipkin;
 
 /// A page being written. No lock is held between two calls, and the tree may change between them.
 pub trait Page: Send {
