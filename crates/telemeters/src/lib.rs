@@ -4,6 +4,7 @@
 //! and nothing else of the process: a new router feature never touches one. `/admin/metrics.json` is no telemeter: it is
 //! always there, see `l5d_admin`.
 
+mod collector;
 mod telemeter;
 #[cfg(test)]
 mod testing;
@@ -15,7 +16,8 @@ pub use telemeter::{BuildError, Telemeter, TelemeterConfig, TelemeterContext};
 
 l5d_config::kinds! {
     /// Every telemeter that `telemetry:` may name, in the order of the reference.
-    pub TELEMETERS: dyn TelemeterConfig => prometheus, influxdb, statsd, tracelog, recent_requests, metrics,
+    pub TELEMETERS: dyn TelemeterConfig =>
+        prometheus, influxdb, statsd, tracelog, recent_requests, zipkin, zipkin_http, metrics,
 }
 
 /// Reads one entry of `telemetry:`; gives the kind's id with what it read.

@@ -16,5 +16,7 @@ mod tracer;
 pub use id::{TraceId, hex16};
 pub use record::{Annotation, Record, Text, Value};
 pub use sampler::Sampler;
+#[cfg(test)]
+pub(crate) use span::tests;
 pub use span::{Span, SpanKind};
 pub use tracer::{Recording, Trace, Tracer, Tracing};
