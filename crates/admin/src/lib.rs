@@ -12,7 +12,9 @@ mod handler;
 mod index;
 mod info;
 mod logging;
+mod metrics;
 mod metrics_json;
+mod negotiate;
 mod pages;
 mod ping;
 mod request;
@@ -32,6 +34,7 @@ pub use handler::{BoxFuture, Handler, NavItem};
 pub use index::with_index;
 pub use info::ServerInfo;
 pub use logging::LogLevels;
+pub use metrics::metrics_handler;
 pub use request::Request;
 pub use response::{Body, Response};
 pub use security::{BadPattern, Security, SecurityConfig};
@@ -40,7 +43,7 @@ pub use shutdown::Shutdown;
 
 /// What the pages that are always there need to know.
 pub struct Base {
-    /// Written by `/admin/metrics.json`.
+    /// Written by `/admin/metrics.json` and `/metrics`.
     pub tree: MetricsTree,
     /// Shown by `/admin/server_info`.
     pub info: ServerInfo,
@@ -57,6 +60,8 @@ pub fn base_handlers(base: Base) -> Vec<Handler> {
         info::handler(base.info),
         shutdown::handler(base.shutdown),
         logging::handler(base.levels),
-        metrics_json::handler(base.tree),
+        metrics_json::handler(base.tree.clone()),
+        metrics_handler(base.tree.clone(), Arc::default()),
+        metrics::cardinality_handler(base.tree),
     ]
 }

@@ -31,6 +31,11 @@ impl Request {
         first(self.uri.query().unwrap_or_default().as_bytes(), name)
     }
 
+    /// Every value of a query parameter, decoded.
+    pub fn queries(&self, name: &str) -> Vec<String> {
+        all(self.uri.query().unwrap_or_default().as_bytes(), name).collect()
+    }
+
     /// The first value of a parameter: of the query, or else of a form in the body.
     pub fn param(&self, name: &str) -> Option<String> {
         self.query(name).or_else(|| if self.has_form() { first(&self.body, name) } else { None })
@@ -60,7 +65,11 @@ impl Request {
 
 /// `a=1&b=2`: the first value of `name`, decoded; a name without `=` has the empty value.
 fn first(encoded: &[u8], name: &str) -> Option<String> {
-    encoded.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).find_map(|pair| {
+    all(encoded, name).next()
+}
+
+fn all(encoded: &[u8], name: &str) -> impl Iterator<Item = String> {
+    encoded.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).filter_map(move |pair| {
         let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
         let (key, value) = pair.split_at(at);
         (decoded(key) == name).then(|| decoded(value.strip_prefix(b"=").unwrap_or_default()))
@@ -101,6 +110,7 @@ pub(crate) mod tests {
     fn parameters_are_decoded_and_the_first_one_counts() {
         let get = request(Method::GET, "/x?q=a%2Fb+c&q=second&empty&caf%C3%A9=%ff&a=b=c");
         assert_eq!(get.query("q").unwrap(), "a/b c");
+        assert_eq!(get.queries("q"), ["a/b c", "second"]);
         assert_eq!(get.query("empty").unwrap(), "");
         assert_eq!(get.query("café").unwrap(), "\u{fffd}");
         assert_eq!(get.query("a").unwrap(), "b=c");

@@ -321,8 +321,7 @@ fn the_index_lists_every_path_and_the_front_page_the_navigation() {
         Handler::of("/extra", |_| Response::text("")).in_nav("more"),
     ];
     let server = Running::new(config(), more);
-    let expected =
-        "/\n/admin/metrics.json\n/admin/ping\n/admin/server_info\n/admin/shutdown\n/extra\n/files/\n/logging.json\n";
+    let expected = "/\n/admin/metrics.json\n/admin/metrics/cardinality\n/admin/ping\n/admin/server_info\n/admin/shutdown\n/extra\n/files/\n/logging.json\n/metrics\n";
     for path in ["/admin", "/admin/index.txt"] {
         let answer = server.get(path);
         assert_eq!(answer.header("Content-Type"), Some("text/plain"));

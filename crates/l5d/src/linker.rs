@@ -22,7 +22,7 @@ use l5d_http::{
 use l5d_namers::{INTERPRETERS, InterpreterConfig, NAMERS, NamerConfig, NamerContext};
 use l5d_naming::{Interpreter, Namer};
 use l5d_net::{Drain, DrainTrigger, drain};
-use l5d_telemeters::{TELEMETERS, Telemeter, TelemeterConfig, TelemeterContext};
+use l5d_telemeters::{MAX_SERIES, MAX_SERIES_PER_SCOPE, TELEMETERS, Telemeter, TelemeterConfig, TelemeterContext};
 use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter, trace::Tracing};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -165,6 +165,7 @@ impl Linker {
         file: &str,
     ) -> Result<Self, StartError> {
         let tree = MetricsTree::new();
+        tree.limit_series(MAX_SERIES, MAX_SERIES_PER_SCOPE);
         let runtime = tokio::runtime::Handle::current();
         if config.usage.enabled {
             tracing::debug!(org_id = ?config.usage.org_id, "usage is accepted and never sent");
@@ -249,6 +250,7 @@ impl Linker {
         let mut signals = Signals::new().map_err(failed)?;
         let admin = AdminThreads::start(&mut self)?;
         let snapshots = tokio::spawn(snapshots(Snapshotter::new(&self.tree), self.snapshot_interval));
+        let overflows = tokio::spawn(tell_overflows(self.tree.clone()));
         let mut telemeters = JoinSet::new();
         let (telemeters_trigger, telemeters_drain) = drain();
         for telemeter in &self.telemeters {
@@ -277,6 +279,7 @@ impl Linker {
         let deadline = Instant::now() + grace.max(Duration::from_secs(1));
         self.stop(deadline, trigger, workers, telemeters_trigger, telemeters, admin).await?;
         snapshots.abort();
+        overflows.abort();
         Ok(())
     }
 
@@ -330,6 +333,24 @@ impl Linker {
             Ok(())
         } else {
             Err(StartError("requests were still in flight when the grace was over; they were cut off".to_owned()))
+        }
+    }
+}
+
+/// Logs each label of the metrics that has grown above a limit, once.
+async fn tell_overflows(tree: MetricsTree) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for l5d_telemetry::Overflow { router, label, names } in tree.take_overflows() {
+            tracing::warn!(
+                router,
+                label,
+                names,
+                series = tree.series(),
+                "more metrics than maxSeries or maxSeriesPerScope allow: what is new is counted as (overflow);                  /admin/metrics/cardinality shows what there is"
+            );
         }
     }
 }

@@ -10,11 +10,12 @@ mod testing;
 
 use l5d_config::{Cx, FromNode, Node, asks_for_experimental, parse_kind};
 
+pub use metrics::{MAX_SERIES, MAX_SERIES_PER_SCOPE};
 pub use telemeter::{BuildError, Telemeter, TelemeterConfig, TelemeterContext};
 
 l5d_config::kinds! {
     /// Every telemeter that `telemetry:` may name, in the order of the reference.
-    pub TELEMETERS: dyn TelemeterConfig => prometheus, influxdb, statsd, tracelog, recent_requests,
+    pub TELEMETERS: dyn TelemeterConfig => prometheus, influxdb, statsd, metrics, tracelog, recent_requests,
 }
 
 /// Reads one entry of `telemetry:`; gives the kind's id with what it read.

@@ -119,6 +119,12 @@ impl Slot {
         self.number
     }
 
+    /// Whether this is the only handle.
+    pub(crate) fn is_last(&self) -> bool {
+        // Acquire: what the other handles wrote comes before.
+        self.page.handles[self.number as usize % PAGE].load(Ordering::Acquire) == 1
+    }
+
     /// One more handle of a slot that has one.
     pub(crate) fn again(tree: &Shared, number: u32) -> Self {
         let slot = Self::adopt(tree, number);

@@ -135,6 +135,32 @@ impl Seen {
         self.sum
     }
 
+    /// The histograms of one stat as they are now, added up and widened by what was seen: every bucket with samples in
+    /// ascending order, and the sum. Neither ever decreases.
+    pub(crate) fn total<'a>(
+        &self,
+        histograms: impl Iterator<Item = &'a Histogram> + Clone,
+    ) -> (Vec<(usize, u64)>, u64) {
+        let mut total = Vec::new();
+        for at in 0..BLOCKS {
+            let mut now = [0; BLOCK];
+            let read = histograms.clone().filter(|h| h.read_block(at, &mut now)).count();
+            let seen = self.blocks[at].as_deref();
+            if read == 0 && seen.is_none() {
+                continue;
+            }
+            for (i, now) in now.into_iter().enumerate() {
+                let seen = seen.map_or(0, |block| block[i]);
+                let n = seen + u64::from(now.wrapping_sub(seen as u32));
+                if n != 0 {
+                    total.push((at * BLOCK + i, n));
+                }
+            }
+        }
+        let sum = histograms.fold(0, |sum: u64, h| sum.wrapping_add(h.sum()));
+        (total, sum)
+    }
+
     /// Every bucket that ever had a sample, in ascending order.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (usize, u64)> + Clone {
         self.blocks

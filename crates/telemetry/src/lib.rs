@@ -13,6 +13,9 @@
 //! | `cells.rs` | the numbers behind counters and levels, one writer each; the worker's thread |
 //! | `histogram.rs`, `stat.rs` | the buckets behind a stat, its window and its totals |
 //! | `buckets.rs` | Finagle's bucket limits and percentiles: pure arithmetic |
+//! | `catalogue.rs` | what each metric is called in the modern face, and what it means |
+//! | `ceiling.rs`, `expired.rs` | what becomes of series above the limit, and of those that end |
+//! | `exemplar.rs` | samples that a trace tells more about |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
 //! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
@@ -20,14 +23,19 @@
 //!
 //! # Locks
 //!
-//! Taken in this order and no other: the tree's shape, then the cells, then a stat's roll or a pusher's last values.
+//! Taken in this order and no other: the tree's shape, then what expired, then the cells, then a stat's roll, a pusher's
+//! last values or the exemplars.
 //! A gauge's function is called, and dropped, with none of them held: it may use the tree as it likes. A worker that
 //! writes through a handle takes none of them, except the first time it meets a page of cells or a stat.
 
 mod buckets;
+mod catalogue;
+mod ceiling;
 mod cells;
 mod collide;
 mod counter;
+mod exemplar;
+mod expired;
 pub mod format;
 mod gauge;
 mod histogram;
@@ -42,6 +50,7 @@ mod visit;
 mod walk;
 
 pub use buckets::Summary;
+pub use ceiling::Overflow;
 pub use cells::WorkerGuard;
 pub use counter::Counter;
 pub use format::Page;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::counter::Counter;
+use crate::format::labels::{Does, Spot};
 use crate::gauge::GaugeGuard;
 use crate::level::Level;
 use crate::stat::Stat;
@@ -21,16 +22,29 @@ use crate::visit::{Visitor, visit};
 pub struct Scope {
     tree: Arc<Shared>,
     place: Option<Place>,
+    spot: Spot,
 }
 
 impl Scope {
-    pub(crate) fn new(tree: Arc<Shared>, place: Option<Place>) -> Self {
-        Self { tree, place }
+    pub(crate) fn new(tree: Arc<Shared>, place: Option<Place>, spot: Spot) -> Self {
+        Self { tree, place, spot }
+    }
+
+    /// The label of this scope's name, when a request may have brought the name along.
+    fn label_of(spot: Spot, key: &str) -> Option<&'static str> {
+        match spot.next(key).0 {
+            Does::Label(label @ ("service" | "client")) => Some(label),
+            _ => None,
+        }
     }
 
     /// The scope named `key` in this one. Its node exists at once.
+    ///
+    /// For a service's or a client's name that would be one too many it is a scope that all of those share: see
+    /// [`MetricsTree::limit_series`](crate::MetricsTree::limit_series).
     pub fn scope(&self, key: &str) -> Self {
-        Self { tree: self.tree.clone(), place: self.tree.child(self.place, key) }
+        let place = self.tree.child(self.place, key, Self::label_of(self.spot, key));
+        Self { tree: self.tree.clone(), place, spot: self.spot.next(key).1 }
     }
 
     /// The counter called `name`.
@@ -54,10 +68,11 @@ impl Scope {
         Level::new(Shared::level(&self.tree, self.place, name))
     }
 
-    /// Takes everything beneath this node, and its own metric, out of every face. The node stays, and may be filled anew.
-    /// Handles that are still held go on working and count for nobody.
+    /// Takes everything beneath this node, and its own metric, out of every face of Linkerd's names. The node stays, and may
+    /// be filled anew; that of a service or a client is given another name later, and then this is no place any more. The
+    /// modern face keeps the counts, and those of handles that are still held, in the family's `(expired)` series.
     pub fn prune(&self) {
-        self.tree.prune(self.place);
+        self.tree.prune(self.place, self.spot.is_named());
     }
 
     /// Shows a visitor this node's own metric and all that is beneath it. See [`MetricsTree::visit`](crate::MetricsTree::visit).

@@ -65,6 +65,16 @@ impl Stat {
     }
 }
 
+impl Stat {
+    /// Adds a sample of a request that is sampled for tracing, and remembers its trace as an exemplar.
+    pub fn add_traced(&self, value: u64, trace: u128) {
+        self.add(value);
+        if let Some(tree) = self.cell.tree.upgrade() {
+            tree.add_exemplar(self.cell.serial, value, trace);
+        }
+    }
+}
+
 impl std::fmt::Debug for Stat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stat").field("window", &self.cell.window()).finish_non_exhaustive()
@@ -133,6 +143,16 @@ impl StatCell {
         self.roll().window
     }
 
+    /// All samples up to now: every bucket that has any in ascending order, and their sum. Neither ever decreases.
+    pub(crate) fn total(&self, cells: &Cells) -> (Vec<(usize, u64)>, u64) {
+        let roll = self.roll();
+        let histograms = cells.histograms(self);
+        match &roll.seen {
+            Some(seen) => seen.total(histograms),
+            None => Seen::default().total(histograms),
+        }
+    }
+
     /// Ends the window and begins the next.
     pub(crate) fn tick(&self, cells: &Cells) {
         let mut roll = self.roll();
@@ -155,6 +175,7 @@ impl Drop for StatCell {
     fn drop(&mut self) {
         if let Some(tree) = self.tree.upgrade() {
             tree.return_stat(self.number);
+            tree.forget_exemplars(self.serial);
         }
     }
 }

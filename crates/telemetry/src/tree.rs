@@ -9,16 +9,21 @@
 //! Linkerd's was unspecified; a gauge is gone when it is deregistered, not when it was collected.
 //!
 //! Nodes leave only with all their siblings, when their parent is emptied. So siblings are a list with a tail that never
-//! loses a middle, and a reader that remembers a node only needs to know whether it still is the same (`Place`).
+//! loses a middle, and a reader that remembers a node only needs to know whether it still is the same (`Place`). Names that
+//! requests bring along come and go without end: an empty node of such a name gets the next one, where it stands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use foldhash::fast::RandomState;
 
+use crate::ceiling::{Ceiling, OVERFLOW, Overflow};
 use crate::cells::{CellStore, Cells, Slot, WorkerGuard, new_slot};
 use crate::collide::{Clashes, IdTable, Kind, Letters, Wire, clashing};
+use crate::exemplar::{Exemplar, Exemplars};
+use crate::expired::{Expired, Lingering};
+use crate::format::labels::Spot;
 use crate::format::statsd::Unsent;
 use crate::gauge::{Gauge, GaugeGuard, Read};
 use crate::level::LevelExport;
@@ -41,6 +46,9 @@ pub(crate) struct Shared {
     free_stats: Mutex<Vec<u32>>,
     pushers: Mutex<Vec<Weak<Mutex<Unsent>>>>,
     collisions: AtomicU64,
+    ceiling: Ceiling,
+    expired: Expired,
+    exemplars: Exemplars,
 }
 
 /// A node, as long as it is the same one.
@@ -66,11 +74,24 @@ pub(crate) struct Shape {
     next_stat: u32,
     /// Never used twice: tells registrations and stats apart from those that had their place before.
     next_serial: u64,
+    /// The children that have names of requests, by the parent.
+    named: HashMap<u32, Named, RandomState>,
+}
+
+/// Children that have names that requests brought along.
+#[derive(Default)]
+struct Named {
+    /// Those in use.
+    used: HashSet<u32, RandomState>,
+    /// Those that are empty, by when they were emptied: the oldest gets the name of a new one.
+    empty: BTreeMap<u64, Place>,
+    /// When they were.
+    since: HashMap<u32, u64, RandomState>,
 }
 
 #[derive(Clone, Copy)]
 struct Node {
-    /// How often this record was given up.
+    /// How often this record was given up, in the lower half, and how often it was given another name, in the upper.
     age: u32,
     name: u32,
     first: u32,
@@ -108,8 +129,7 @@ const CHUNK: usize = 1024;
 #[derive(Default)]
 struct Removed {
     reads: Vec<Read>,
-    stats: Vec<Arc<StatCell>>,
-    slots: Vec<Slot>,
+    ended: Vec<Lingering>,
 }
 
 impl MetricsTree {
@@ -127,6 +147,7 @@ impl MetricsTree {
             stats: HashMap::default(),
             next_stat: 0,
             next_serial: 1,
+            named: HashMap::default(),
         };
         let name = shape.names.take("");
         shape.new_node(NONE, name);
@@ -136,13 +157,16 @@ impl MetricsTree {
             free_stats: Mutex::default(),
             pushers: Mutex::default(),
             collisions: AtomicU64::new(0),
+            ceiling: Ceiling::none(),
+            expired: Expired::default(),
+            exemplars: Exemplars::default(),
         };
         Self { shared: Arc::new(shared) }
     }
 
     /// The scope of the tree's root.
     pub fn root(&self) -> Scope {
-        Scope::new(self.shared.clone(), Some(ROOT))
+        Scope::new(self.shared.clone(), Some(ROOT), Spot::Root)
     }
 
     /// The scope named `key` at the root.
@@ -153,7 +177,8 @@ impl MetricsTree {
     /// The node that is reached by exactly these keys, if there is one.
     pub fn find(&self, keys: &[&str]) -> Option<Scope> {
         let place = self.shared.shape().find(keys)?;
-        Some(Scope::new(self.shared.clone(), Some(place)))
+        let spot = keys.iter().fold(Spot::Root, |spot, key| spot.next(key).1);
+        Some(Scope::new(self.shared.clone(), Some(place), spot))
     }
 
     /// Shows a visitor every node, depth first, a node's own metric before its children, siblings in the order they were
@@ -171,6 +196,22 @@ impl MetricsTree {
     /// How often a name was asked for that a metric of another kind had, or two metrics came to one name on the wire.
     pub fn collisions(&self) -> u64 {
         self.shared.collisions.load(Ordering::Relaxed)
+    }
+
+    /// Limits how many metrics there may be, and how many services or clients in one scope. Scopes of services and clients that
+    /// are asked for above a limit are one scope, `(overflow)`, of their router. Without this there is no limit.
+    pub fn limit_series(&self, series: usize, per_scope: usize) {
+        self.shared.ceiling.set(series, per_scope);
+    }
+
+    /// How many metrics there are.
+    pub fn series(&self) -> u64 {
+        self.shared.series()
+    }
+
+    /// The labels that have grown above a limit since this was asked last. Each is told once.
+    pub fn take_overflows(&self) -> Vec<Overflow> {
+        self.shared.ceiling.unheard()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -217,10 +258,48 @@ impl Shared {
     }
 
     /// The child called `key`, made when it isn't there; `None` when the parent is gone.
-    pub(crate) fn child(&self, parent: Option<Place>, key: &str) -> Option<Place> {
+    ///
+    /// A name that a request may have brought along has a `label`; there may be too many of those.
+    pub(crate) fn child(&self, parent: Option<Place>, key: &str, label: Option<&'static str>) -> Option<Place> {
         let mut shape = self.change();
         let parent = shape.alive(parent?)?;
-        Some(shape.child(parent, key))
+        let Some(label) = label else { return Some(shape.child(parent, key)) };
+        if shape.is_used(parent, key) {
+            return Some(shape.child(parent, key));
+        }
+        if self.ceiling.is_reached(shape.letters.len(), shape.siblings(parent)) {
+            self.ceiling.overflow(shape.path(parent.node).get(1).map_or("", |router| router.text()), label);
+            return Some(shape.child(parent, OVERFLOW));
+        }
+        Some(shape.named_child(parent, key))
+    }
+
+    pub(crate) fn series(&self) -> u64 {
+        self.shape().letters.len() as u64
+    }
+
+    pub(crate) fn ceiling(&self) -> &Ceiling {
+        &self.ceiling
+    }
+
+    pub(crate) fn expired(&self) -> &Expired {
+        &self.expired
+    }
+
+    pub(crate) fn add_exemplar(&self, stat: u64, value: u64, trace: u128) {
+        self.exemplars.add(stat, value, trace);
+    }
+
+    pub(crate) fn exemplars(&self, stat: u64) -> Vec<Exemplar> {
+        self.exemplars.of(stat)
+    }
+
+    pub(crate) fn forget_exemplars(&self, stat: u64) {
+        self.exemplars.forget(stat);
+    }
+
+    pub(crate) fn collided(&self) -> u64 {
+        self.collisions.load(Ordering::Relaxed)
     }
 
     pub(crate) fn counter(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Slot {
@@ -321,13 +400,19 @@ impl Shared {
         }
     }
 
-    pub(crate) fn prune(self: &Arc<Self>, place: Option<Place>) {
+    /// `named` says that it is the scope of a name that a request may have brought along.
+    pub(crate) fn prune(self: &Arc<Self>, place: Option<Place>, named: bool) {
         let mut removed = Removed::default();
         let mut shape = self.change();
-        if let Some(place) = place.and_then(|p| shape.alive(p)) {
+        // A scope that many names share outlives each of them.
+        let shared = |shape: &Shape, place: Place| named && shape.name(place).text() == OVERFLOW;
+        if let Some(place) = place.and_then(|p| shape.alive(p)).filter(|&p| !shared(&shape, p)) {
             let pushers = self.pushers();
             let mut path: Vec<Name> = shape.path(place.node).into_iter().cloned().collect();
             shape.empty(self, place.node, &mut path, &pushers, &mut removed);
+            if named {
+                shape.emptied(place);
+            }
         }
         drop(shape);
         drop(removed);
@@ -378,7 +463,10 @@ impl Shape {
     }
 
     pub(crate) fn next_sibling(&self, place: Place) -> Option<Place> {
-        self.alive(place)?;
+        // Also when it has got another name meanwhile: it is where it was.
+        if self.node(place.node).age & GIVEN_UP != place.age & GIVEN_UP {
+            return None;
+        }
         self.some(self.node(place.node).next)
     }
 
@@ -440,6 +528,83 @@ impl Shape {
         self.place(node)
     }
 
+    /// Whether there is such a child, and it was not emptied since it was asked for last.
+    fn is_used(&self, parent: Place, key: &str) -> bool {
+        let child = self.names.find(key).and_then(|name| self.find_child(parent.node, name));
+        let Some(named) = self.named.get(&parent.node) else { return false };
+        child.is_some_and(|child| named.used.contains(&child))
+    }
+
+    fn is_filled(&self, node: u32) -> bool {
+        let node = self.node(node);
+        node.first != NONE || node.metric != Metric::None
+    }
+
+    /// How many children with names of requests a node has.
+    fn siblings(&self, parent: Place) -> usize {
+        self.named.get(&parent.node).map_or(0, |named| named.used.len())
+    }
+
+    /// A child with the name of a request that isn't used: an old empty one gets the name if there are enough of those, so
+    /// that names that come and go cost no memory.
+    fn named_child(&mut self, parent: Place, key: &str) -> Place {
+        let there = self.names.find(key).and_then(|name| self.find_child(parent.node, name));
+        let place = match there {
+            Some(there) => self.place(there),
+            None => match self.empty_child(parent) {
+                Some(old) => {
+                    self.rename(old, key);
+                    self.place(old)
+                }
+                None => self.child(parent, key),
+            },
+        };
+        let named = self.named.entry(parent.node).or_default();
+        named.used.insert(place.node);
+        if let Some(since) = named.since.remove(&place.node) {
+            named.empty.remove(&since);
+        }
+        place
+    }
+
+    /// A child that may get another name.
+    fn empty_child(&mut self, parent: Place) -> Option<u32> {
+        loop {
+            let named = self.named.get_mut(&parent.node)?;
+            // Some are kept, so that no name is given back while a page is written that has shown it.
+            if named.empty.len() <= KEPT_EMPTY {
+                return None;
+            }
+            let (_, old) = named.empty.pop_first()?;
+            named.since.remove(&old.node);
+            if self.alive(old).is_some() && !self.is_filled(old.node) {
+                return Some(old.node);
+            }
+        }
+    }
+
+    /// A child with the name of a request was emptied.
+    fn emptied(&mut self, place: Place) {
+        let (parent, now) = (self.node(place.node).parent, self.serial());
+        if let Some(named) = self.named.get_mut(&parent)
+            && named.used.remove(&place.node)
+        {
+            named.empty.insert(now, place);
+            named.since.insert(place.node, now);
+        }
+    }
+
+    fn rename(&mut self, node: u32, key: &str) {
+        let Node { parent, name, age, .. } = *self.node(node);
+        let mut index = std::mem::take(&mut self.index);
+        index.remove(child_hash(parent, name), node, |n| self.child_hash_of(n));
+        self.names.release(name);
+        let name = self.names.take(key);
+        *self.node_mut(node) = Node { name, age: renamed(age), ..*self.node(node) };
+        index.insert(child_hash(parent, name), node, |n| self.child_hash_of(n));
+        self.index = index;
+    }
+
     fn new_node(&mut self, parent: u32, name: u32) -> u32 {
         let new = Node { age: 0, name, first: NONE, last: NONE, next: NONE, parent, metric: Metric::None };
         if let Some(number) = self.free_nodes.pop() {
@@ -494,7 +659,7 @@ impl Shape {
     }
 
     /// The names from below the root to this node.
-    fn path(&self, node: u32) -> Vec<&Name> {
+    pub(crate) fn path(&self, node: u32) -> Vec<&Name> {
         let mut path: Vec<&Name> = self.upwards(node).map(|n| self.names.get(self.node(n).name)).collect();
         path.reverse();
         path
@@ -616,15 +781,20 @@ impl Shape {
                     let mut unsent = pusher.lock().unwrap_or_else(PoisonError::into_inner);
                     unsent.pruned(path, number, tree.cells().sum(number));
                 }
-                removed.slots.push(slot);
+                removed.ended.extend(tree.expired.take(path, Lingering::Counter(slot), &tree.cells()));
             }
             Metric::Gauge(number) => {
                 let gauge = std::mem::take(&mut self.gauges[number as usize]);
                 removed.reads.extend(gauge.reads.into_iter().map(|(_, read)| read));
                 self.free_gauges.push(number);
             }
-            Metric::Stat(number) => removed.stats.extend(self.stats.remove(&number)),
+            Metric::Stat(number) => {
+                if let Some(stat) = self.stats.remove(&number) {
+                    removed.ended.extend(tree.expired.take(path, Lingering::Stat(stat), &tree.cells()));
+                }
+            }
         }
+        self.named.remove(&node);
         let parent = self.node_mut(node);
         let mut child = std::mem::replace(&mut parent.first, NONE);
         parent.last = NONE;
@@ -637,11 +807,25 @@ impl Shape {
             index.remove(child_hash(node, name), child, |n| self.child_hash_of(n));
             self.index = index;
             self.names.release(name);
-            self.node_mut(child).age = self.node(child).age.wrapping_add(1);
+            self.node_mut(child).age = given_up(self.node(child).age);
             self.free_nodes.push(child);
             child = next;
         }
     }
+}
+
+/// The lower half of a node's age.
+const GIVEN_UP: u32 = 0xffff;
+
+/// Empty children that keep their names.
+const KEPT_EMPTY: usize = 256;
+
+fn given_up(age: u32) -> u32 {
+    age & !GIVEN_UP | age.wrapping_add(1) & GIVEN_UP
+}
+
+fn renamed(age: u32) -> u32 {
+    age.wrapping_add(GIVEN_UP + 1)
 }
 
 fn child_hash(parent: u32, name: u32) -> u64 {

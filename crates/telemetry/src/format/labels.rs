@@ -18,6 +18,8 @@ pub(crate) enum Spot {
     Labelled(Stack),
     /// `rt`, `client`, `service`, the service's label to come.
     ClientService,
+    /// The same, labelled.
+    ClientServiceNamed,
     /// `rt`, a stack, `failures`: keys beneath are exceptions, each the cause of the last.
     Failures,
     /// The same, with an exception.
@@ -59,6 +61,11 @@ impl Stack {
 }
 
 impl Spot {
+    /// Whether the path ends with the name of a service or a client.
+    pub(crate) fn is_named(self) -> bool {
+        matches!(self, Self::Labelled(Stack::Service | Stack::Client) | Self::ClientServiceNamed)
+    }
+
     /// What a key does here, and where it leads.
     pub(crate) fn next(self, key: &str) -> (Does, Self) {
         match (self, key) {
@@ -69,7 +76,7 @@ impl Spot {
             (Self::Router, "server") => (Does::Name, Self::Stack(Stack::Server)),
             (Self::Stack(stack), _) => (Does::Label(stack.key()), Self::Labelled(stack)),
             (Self::Labelled(Stack::Client), "service") => (Does::Name, Self::ClientService),
-            (Self::ClientService, _) => (Does::Label("service"), Self::Plain),
+            (Self::ClientService, _) => (Does::Label("service"), Self::ClientServiceNamed),
             (Self::Labelled(_), "failures") => (Does::Name, Self::Failures),
             (Self::Labelled(_), "exn") => (Does::Name, Self::Exn),
             (Self::Failures, _) => (Does::Label("exception"), Self::Failure),

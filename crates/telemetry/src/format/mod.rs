@@ -18,12 +18,15 @@ use crate::stat::StatCell;
 use crate::tree::{Metric, Place, Role, Shared};
 use crate::walk::{Step, Walk};
 
+pub mod cardinality;
 pub mod influxdb;
 pub mod json;
-mod labels;
+pub(crate) mod labels;
+pub mod modern;
 mod number;
 pub mod prometheus;
 pub mod statsd;
+mod survey;
 
 /// A page being written. No lock is held between two calls, and the tree may change between them.
 pub trait Page: Send {
