@@ -16,7 +16,7 @@ pub(crate) const KIND: Kind<dyn TelemeterConfig> = Kind {
     id: "io.l5d.prometheus",
     experimental: false,
     summary: "serves the metrics in Prometheus' text format on the admin port",
-    example: "kind: io.l5d.prometheus\npath: /admin/metrics/prometheus\nprefix: linkerd_\n",
+    example: "kind: io.l5d.prometheus\npath: /admin/metrics/prometheus\nprefix: linkerd_\ntypes: false\n",
     parse,
 };
 
@@ -26,6 +26,8 @@ struct Config {
     path: String,
     /// `prefix`: put before each name as it is.
     prefix: String,
+    /// `types`: whether samples are sorted into families with HELP and TYPE.
+    types: bool,
 }
 
 fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn TelemeterConfig>> {
@@ -36,8 +38,9 @@ fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn TelemeterConfig>> {
         false => Err(format!("\"{path}\" is no path on the admin server: it must start with `/`")),
     });
     let prefix = fields.or("prefix", String::new(), cx);
+    let types = fields.or("types", false, cx);
     fields.finish(cx);
-    Some(Box::new(Config { path: path.unwrap_or_else(|| "/admin/metrics/prometheus".to_owned()), prefix }))
+    Some(Box::new(Config { path: path.unwrap_or_else(|| "/admin/metrics/prometheus".to_owned()), prefix, types }))
 }
 
 impl TelemeterConfig for Config {
@@ -53,9 +56,9 @@ struct Prometheus {
 
 impl Telemeter for Prometheus {
     fn handlers(&self) -> Vec<Handler> {
-        let (tree, prefix) = (self.tree.clone(), self.config.prefix.clone());
+        let (tree, prefix, types) = (self.tree.clone(), self.config.prefix.clone(), self.config.types);
         let page = Handler::metrics(&self.config.path, prometheus::CONTENT_TYPE, move |_| {
-            prometheus::page(&tree, &prometheus::Options { prefix: prefix.clone() })
+            prometheus::page(&tree, &prometheus::Options { prefix: prefix.clone(), types })
         });
         vec![page.in_nav("prometheus")]
     }
@@ -76,6 +79,9 @@ mod tests {
         assert_eq!(text, "rt:requests{rt=\"http\"} 7\n");
         let built = telemeter("kind: io.l5d.prometheus\npath: /metrics\nprefix: 'l5d_'", &tree);
         assert_eq!(get(&*built, "/metrics", None).await.1, "l5d_rt:requests{rt=\"http\"} 7\n");
+        let built = telemeter("kind: io.l5d.prometheus\ntypes: true", &tree);
+        let page = get(&*built, "/admin/metrics/prometheus", None).await.1;
+        assert!(page.ends_with("# TYPE rt:requests counter\nrt:requests{rt=\"http\"} 7\n"), "{page}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ fn under(tree: &MetricsTree, q: &str) -> Result<String, String> {
 }
 
 fn prometheus(tree: &MetricsTree, prefix: &str) -> String {
-    text(prometheus::page(tree, &prometheus::Options { prefix: prefix.into() }))
+    text(prometheus::page(tree, &prometheus::Options { prefix: prefix.into(), types: false }))
 }
 
 fn influx(tree: &MetricsTree) -> String {
@@ -381,4 +381,50 @@ fn what_is_too_long_for_influx_is_cut_and_stays_different() {
     assert_ne!(one.split_once(' ').unwrap().0, two.split_once(' ').unwrap().0);
     assert!(one.ends_with(" requests=0") && two.ends_with(" requests=1"));
     assert_eq!(influx(&tree), page, "always the same");
+}
+
+#[test]
+fn typed_pages_have_each_family_in_one_go_under_its_type() {
+    let tree = MetricsTree::new();
+    for service in ["svc/a", "svc/b"] {
+        let service = scope(&tree, &["rt", "http", "service", service]);
+        service.counter("requests").add(1);
+        service.stat("request_latency_ms").add(3);
+        service.scope("failures").counter("x").add(2);
+    }
+    let _gauge = scope(&tree, &["a"]).gauge("g", || 0.5);
+    // Another's part, and two kinds.
+    scope(&tree, &["a"]).stat("s").add(5);
+    scope(&tree, &["a"]).counter("s_count").add(6);
+    scope(&tree, &["b"]).counter("x.y").add(7);
+    let _mixed = scope(&tree, &["b"]).gauge("x_y", || 8.0);
+    scope(&tree, &["b"]).stat("unseen");
+    Snapshotter::new(&tree).tick();
+    let page = text(prometheus::page(&tree, &prometheus::Options { prefix: "p_".into(), types: true }));
+    let untyped = prometheus(&tree, "p_");
+    let (mut samples, mut expected): (Vec<&str>, Vec<&str>) =
+        (page.lines().filter(|l| !l.starts_with('#')).collect(), untyped.lines().collect());
+    samples.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(samples, expected, "the same samples");
+
+    let types: Vec<&str> = page.lines().filter_map(|l| l.strip_prefix("# TYPE p_")).collect();
+    let expected = [
+        "rt:service:requests counter",
+        "rt:service:request_latency_ms summary",
+        "rt:service:request_latency_ms_avg gauge",
+        "rt:service:failures counter",
+        "a:g gauge",
+        "a:s untyped",
+        "a:s_sum untyped",
+        "a:s_count untyped",
+        "a:s_avg gauge",
+        "b:x_y untyped",
+    ];
+    assert_eq!(types, expected);
+    let summary: Vec<&str> = page.lines().filter(|l| l.starts_with("p_rt:service:request_latency_ms")).collect();
+    let ends: Vec<usize> = (0..summary.len()).filter(|&i| summary[i].contains("_count{")).collect();
+    assert_eq!(ends, [9, 19], "quantiles, sum and count of the one, then of the other, then averages");
+    let help = "# HELP p_rt:service:requests Requests that completed, however they ended. Measured at the logical name";
+    assert!(page.starts_with(help), "{page}");
 }

@@ -27,6 +27,7 @@ mod number;
 pub mod prometheus;
 pub mod statsd;
 mod survey;
+mod typed;
 pub mod zipkin;
 
 /// A page being written. No lock is held between two calls, and the tree may change between them.

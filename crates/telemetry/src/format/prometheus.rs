@@ -1,14 +1,15 @@
 //! Prometheus text 0.0.4 with Linkerd 1's names: `io.l5d.prometheus`.
 //!
 //! Contract: keys joined by `:`, labels `{k="v", k2="v2"}` in the order of the path, a stat's `_count`, `_sum`, `_avg` and
-//! eight quantiles, nothing of a stat whose window is empty, no TYPE lines. Different from 1.7.5: label values are escaped
+//! eight quantiles, nothing of a stat whose window is empty, no TYPE lines (with `types`: `typed.rs`). Different from 1.7.5: label values are escaped
 //! by the format's rules, a name that would start with a digit gets an underscore before it.
 
+use crate::buckets::Summary;
 use crate::cells::Cells;
 use crate::collide::{Kind, Wire};
 use crate::format::labels::{Does, Spot, push_key, push_label};
 use crate::format::number::{push_java, push_u64};
-use crate::format::{Face, Page, Writer};
+use crate::format::{Face, Page, Writer, typed};
 use crate::names::{Name, Plain};
 use crate::stat::StatCell;
 use crate::tree::MetricsTree;
@@ -21,16 +22,22 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Options {
     /// Stands before every name; cleaned like one.
     pub prefix: String,
+    /// Whether samples are sorted into families, each under HELP and TYPE. Linkerd did not: a reader that goes by types, such
+    /// as Telegraf, calls things otherwise then.
+    pub types: bool,
 }
 
 /// The page of a tree.
 pub fn page(tree: &MetricsTree, options: &Options) -> Box<dyn Page> {
+    if options.types {
+        return typed::page(tree, &options.prefix);
+    }
     let root = tree.root_place();
     Box::new(Writer::new(tree.shared(), root, Prometheus::new(&options.prefix)))
 }
 
 /// The text of the path: what stands before the value.
-struct Prometheus {
+pub(super) struct Prometheus {
     name: Vec<u8>,
     /// The length of what stands before the first key.
     prefix: usize,
@@ -50,7 +57,7 @@ struct Above {
 }
 
 impl Prometheus {
-    fn new(prefix: &str) -> Self {
+    pub(super) fn new(prefix: &str) -> Self {
         let mut name = Vec::new();
         push_key(&mut name, prefix);
         if name.first().is_some_and(u8::is_ascii_digit) {
@@ -104,7 +111,44 @@ impl Prometheus {
         out.push(b' ');
     }
 
-    fn integer(&self, suffix: &str, value: u64, out: &mut Vec<u8>) {
+    /// The name, without labels.
+    pub(super) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub(super) fn quantiles(&self, s: &Summary, out: &mut Vec<u8>) {
+        let quantiles = [
+            ("0", s.min),
+            ("0.5", s.p50),
+            ("0.9", s.p90),
+            ("0.95", s.p95),
+            ("0.99", s.p99),
+            ("0.999", s.p9990),
+            ("0.9999", s.p9999),
+            ("1", s.max),
+        ];
+        for (quantile, value) in quantiles {
+            out.extend_from_slice(&self.name);
+            out.push(b'{');
+            if !self.labels.is_empty() {
+                out.extend_from_slice(&self.labels);
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(b"quantile=\"");
+            out.extend_from_slice(quantile.as_bytes());
+            out.extend_from_slice(b"\"} ");
+            push_u64(out, value);
+            out.push(b'\n');
+        }
+    }
+
+    pub(super) fn avg(&self, s: &Summary, out: &mut Vec<u8>) {
+        self.head("_avg", out);
+        push_java(out, s.avg);
+        out.push(b'\n');
+    }
+
+    pub(super) fn integer(&self, suffix: &str, value: u64, out: &mut Vec<u8>) {
         self.head(suffix, out);
         push_u64(out, value);
         out.push(b'\n');
@@ -168,32 +212,8 @@ impl Face for Prometheus {
         let Some(s) = stat.window().filter(|s| s.count > 0) else { return };
         self.integer("_count", s.count, out);
         self.integer("_sum", s.sum, out);
-        self.head("_avg", out);
-        push_java(out, s.avg);
-        out.push(b'\n');
-        let quantiles = [
-            ("0", s.min),
-            ("0.5", s.p50),
-            ("0.9", s.p90),
-            ("0.95", s.p95),
-            ("0.99", s.p99),
-            ("0.999", s.p9990),
-            ("0.9999", s.p9999),
-            ("1", s.max),
-        ];
-        for (quantile, value) in quantiles {
-            out.extend_from_slice(&self.name);
-            out.push(b'{');
-            if !self.labels.is_empty() {
-                out.extend_from_slice(&self.labels);
-                out.extend_from_slice(b", ");
-            }
-            out.extend_from_slice(b"quantile=\"");
-            out.extend_from_slice(quantile.as_bytes());
-            out.extend_from_slice(b"\"} ");
-            push_u64(out, value);
-            out.push(b'\n');
-        }
+        self.avg(&s, out);
+        self.quantiles(&s, out);
     }
 
     fn mark(&mut self, _nth: usize, path: &str) {
