@@ -22,6 +22,7 @@ pub mod influxdb;
 pub mod json;
 mod labels;
 mod number;
+pub mod otlp;
 pub mod prometheus;
 pub mod statsd;
 pub mod zipkin;
