@@ -17,7 +17,7 @@ pub use telemeter::{BuildError, Telemeter, TelemeterConfig, TelemeterContext};
 l5d_config::kinds! {
     /// Every telemeter that `telemetry:` may name, in the order of the reference.
     pub TELEMETERS: dyn TelemeterConfig =>
-        prometheus, influxdb, statsd, tracelog, recent_requests, zipkin, zipkin_http, metrics,
+        prometheus, influxdb, statsd, tracelog, recent_requests, zipkin, zipkin_http, otlp, metrics,
 }
 
 /// Reads one entry of `telemetry:`; gives the kind's id with what it read.

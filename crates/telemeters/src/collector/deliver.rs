@@ -167,10 +167,13 @@ mod tests {
     use l5d_telemetry::MetricsTree;
     use std::sync::Mutex;
 
+    /// When it came, and the traces in it.
+    type Batch = (Duration, Vec<u64>);
+
     /// Answers as it is told, and notes what it was sent and when.
     struct Fake<F> {
         answer: F,
-        got: Arc<Mutex<Vec<(Duration, Vec<u64>)>>>,
+        got: Arc<Mutex<Vec<Batch>>>,
         begun: Instant,
     }
 
@@ -184,7 +187,7 @@ mod tests {
     }
 
     struct Delivered {
-        got: Vec<(Duration, Vec<u64>)>,
+        got: Vec<Batch>,
         tree: MetricsTree,
     }
 

@@ -24,6 +24,7 @@ pub mod json;
 pub(crate) mod labels;
 pub mod modern;
 mod number;
+pub mod otlp;
 pub mod prometheus;
 pub mod statsd;
 mod survey;

@@ -1,0 +1,728 @@
+//! Metrics: `ExportMetricsServiceRequest`s, and what of them a collector has taken.
+//!
+//! Cumulative values are told since the exporter was made, or since a series appeared or began anew. Deltas are told since
+//! the collector last took the series: what it did not take is part of the next delta, and its time, too. So a request that
+//! failed needs nobody's care; one that was taken must be told to [`Metrics::taken`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+
+use super::wire::{Buffer, bytes, fixed64, message, text, varint, varint_field};
+use super::{Resource, push_resource, push_scope, push_text};
+use crate::format::labels::{Does, Spot};
+use crate::stat::Bucket;
+use crate::tree::MetricsTree;
+use crate::visit::{MetricRef, Visitor};
+
+/// What a value is told relative to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Temporality {
+    /// Since it began.
+    #[default]
+    Cumulative,
+    /// Since it was last taken.
+    Delta,
+}
+
+/// What a distribution is told as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Histograms {
+    /// Fixed bounds.
+    #[default]
+    Explicit,
+    /// Bounds that are powers of a number near 1.
+    Exponential,
+}
+
+/// What requests are like.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Who tells.
+    pub resource: Resource,
+    /// Of counters and distributions.
+    pub temporality: Temporality,
+    /// Of distributions.
+    pub histograms: Histograms,
+}
+
+/// Tells a tree's metrics again and again.
+pub struct Metrics {
+    tree: MetricsTree,
+    options: Options,
+    series: HashMap<String, Series, RandomState>,
+    /// When the exporter was made, then when it last collected: a series that is new at a collection began in between.
+    since_ns: u64,
+    round: u64,
+}
+
+/// A request, and what it would mean if it were taken.
+pub struct Request {
+    /// What is sent.
+    pub body: Vec<u8>,
+    /// How many values it has.
+    pub points: usize,
+    told: Vec<(String, Value)>,
+    at_ns: u64,
+}
+
+/// What is known of a series.
+struct Series {
+    start_ns: u64,
+    /// What was last seen, if cumulative; what was last taken, if deltas are told.
+    value: Value,
+    round: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Counter(u64),
+    Stat { sum: u64, buckets: Vec<Bucket> },
+}
+
+/// Values of one name.
+struct Family {
+    unit: &'static str,
+    points: Vec<(Buffer, Option<(String, Value)>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Shape {
+    Sum,
+    Gauge,
+    Histogram,
+}
+
+/// As many values are told in one request.
+const POINTS: usize = 2000;
+const DELTA: u64 = 1;
+const CUMULATIVE: u64 = 2;
+/// The finest scale: bounds lie two per cent apart, those of the stats one.
+const FINEST: i32 = 5;
+/// As many buckets as OpenTelemetry's own SDKs have at most.
+const MOST_BUCKETS: i64 = 160;
+
+impl Metrics {
+    /// Of this tree, beginning now, in nanoseconds since 1970.
+    pub fn new(tree: &MetricsTree, options: Options, now_ns: u64) -> Self {
+        Self { tree: tree.clone(), options, series: HashMap::default(), since_ns: now_ns, round: 0 }
+    }
+
+    /// The requests that tell everything as it is now.
+    pub fn collect(&mut self, now_ns: u64) -> Vec<Request> {
+        self.round += 1;
+        let tree = self.tree.clone();
+        let mut reading =
+            Reading { metrics: self, now_ns, path: Vec::new(), families: BTreeMap::new(), told: HashSet::default() };
+        tree.visit(&mut reading);
+        let families = reading.families;
+        let round = self.round;
+        self.series.retain(|_, series| series.round == round);
+        self.since_ns = now_ns;
+        self.requests(families, now_ns)
+    }
+
+    /// A request was taken.
+    pub fn taken(&mut self, request: &Request) {
+        if self.options.temporality == Temporality::Delta {
+            for (key, value) in &request.told {
+                if let Some(series) = self.series.get_mut(key) {
+                    series.value = value.clone();
+                    series.start_ns = request.at_ns;
+                }
+            }
+        }
+    }
+
+    fn requests(&self, families: BTreeMap<(String, Shape), Family>, at_ns: u64) -> Vec<Request> {
+        let mut requests = Vec::new();
+        let (mut metrics, mut points, mut told) = (Buffer::new(), 0, Vec::new());
+        let mut finish = |metrics: &mut Buffer, points: &mut usize, told: &mut Vec<_>| {
+            if *points > 0 {
+                let mut body = Buffer::with_capacity(metrics.len() + 1024);
+                message(&mut body, 1, |out| {
+                    push_resource(out, &self.options.resource);
+                    message(out, 2, |out| {
+                        push_scope(out);
+                        out.append(metrics);
+                    });
+                });
+                requests.push(Request { body, points: std::mem::take(points), told: std::mem::take(told), at_ns });
+            }
+        };
+        for ((name, shape), family) in families {
+            let mut left = family.points.into_iter().peekable();
+            while left.peek().is_some() {
+                let part: Vec<_> = left.by_ref().take(POINTS - points).collect();
+                points += part.len();
+                message(&mut metrics, 2, |out| self.push_metric(out, &name, shape, family.unit, &part));
+                told.extend(part.into_iter().filter_map(|(_, told)| told));
+                if points == POINTS {
+                    finish(&mut metrics, &mut points, &mut told);
+                }
+            }
+        }
+        finish(&mut metrics, &mut points, &mut told);
+        requests
+    }
+
+    fn push_metric(
+        &self,
+        out: &mut Buffer,
+        name: &str,
+        shape: Shape,
+        unit: &str,
+        points: &[(Buffer, Option<(String, Value)>)],
+    ) {
+        text(out, 1, name);
+        text(out, 3, unit);
+        let field = match (shape, self.options.histograms) {
+            (Shape::Gauge, _) => 5,
+            (Shape::Sum, _) => 7,
+            (Shape::Histogram, Histograms::Explicit) => 9,
+            (Shape::Histogram, Histograms::Exponential) => 10,
+        };
+        message(out, field, |out| {
+            for (point, _) in points {
+                bytes(out, 1, point);
+            }
+            if shape != Shape::Gauge {
+                let delta = self.options.temporality == Temporality::Delta;
+                varint_field(out, 2, if delta { DELTA } else { CUMULATIVE });
+            }
+            if shape == Shape::Sum {
+                varint_field(out, 3, 1); // monotonic
+            }
+        });
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// One visit of the tree.
+struct Reading<'a> {
+    metrics: &'a mut Metrics,
+    now_ns: u64,
+    path: Vec<String>,
+    families: BTreeMap<(String, Shape), Family>,
+    /// Name and labels of everything so far: no two may be the same.
+    told: HashSet<(String, Labels), RandomState>,
+}
+
+impl Visitor for Reading<'_> {
+    fn enter(&mut self, key: &str) {
+        self.path.push(key.to_owned());
+    }
+
+    fn leave(&mut self) {
+        self.path.pop();
+    }
+
+    fn metric(&mut self, metric: MetricRef<'_>) {
+        match metric {
+            MetricRef::Gauge(value) if value.is_finite() => {
+                let (name, labels, unit) = self.named();
+                let mut point = Buffer::new();
+                fixed64(&mut point, 3, self.now_ns);
+                fixed64(&mut point, 4, value.to_bits());
+                push_labels(&mut point, 7, &labels);
+                self.add(name, Shape::Gauge, unit, point, None);
+            }
+            MetricRef::Gauge(_) => {}
+            MetricRef::Counter(value) => self.told(Value::Counter(value)),
+            MetricRef::Stat(stat) => self.told(Value::Stat { sum: stat.sum(), buckets: stat.buckets() }),
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// A counter or a stat: what of its value is told, and from when on.
+    fn told(&mut self, value: Value) {
+        // No key has a NUL in the middle of what another key could be.
+        let key = self.path.join("\0");
+        let (name, labels, unit) = self.named();
+        let metrics = &mut *self.metrics;
+        let (since_ns, round) = (metrics.since_ns, metrics.round);
+        let delta = metrics.options.temporality == Temporality::Delta;
+        let none = || match value {
+            Value::Counter(_) => Value::Counter(0),
+            Value::Stat { .. } => Value::Stat { sum: 0, buckets: Vec::new() },
+        };
+        let series =
+            metrics.series.entry(key.clone()).or_insert_with(|| Series { start_ns: since_ns, value: none(), round });
+        series.round = round;
+        let gained = match value.since(&series.value) {
+            Some(gained) => gained,
+            None => {
+                // It began anew since the last collection.
+                (series.start_ns, series.value) = (since_ns, none());
+                value.clone()
+            }
+        };
+        let start_ns = series.start_ns;
+        if !delta {
+            series.value = value.clone();
+        } else if gained.is_nothing() {
+            return;
+        }
+        let shown = if delta { &gained } else { &value };
+        let mut point = Buffer::new();
+        fixed64(&mut point, 2, start_ns);
+        fixed64(&mut point, 3, self.now_ns);
+        let shape = match shown {
+            Value::Counter(n) => {
+                fixed64(&mut point, 6, *n);
+                push_labels(&mut point, 7, &labels);
+                Shape::Sum
+            }
+            Value::Stat { sum, buckets } => {
+                let count: u64 = buckets.iter().map(|bucket| bucket.count).sum();
+                fixed64(&mut point, 4, count);
+                #[expect(clippy::cast_precision_loss, reason = "the format has nothing wider")]
+                fixed64(&mut point, 5, (*sum as f64).to_bits());
+                match metrics.options.histograms {
+                    Histograms::Explicit => {
+                        push_explicit(&mut point, buckets, bounds(unit));
+                        push_labels(&mut point, 9, &labels);
+                    }
+                    Histograms::Exponential => {
+                        push_exponential(&mut point, buckets);
+                        push_labels(&mut point, 1, &labels);
+                    }
+                }
+                Shape::Histogram
+            }
+        };
+        self.add(name, shape, unit, point, delta.then_some((key, value)));
+    }
+
+    fn add(&mut self, name: String, shape: Shape, unit: &'static str, point: Buffer, told: Option<(String, Value)>) {
+        let family = self.families.entry((name, shape)).or_insert_with(|| Family { unit, points: Vec::new() });
+        family.points.push((point, told));
+    }
+
+    /// Name, labels and unit of the path. The names are those of the Prometheus page with points for colons; a path whose
+    /// name and labels another one has already says which it is.
+    fn named(&mut self) -> (String, Labels, &'static str) {
+        let mut name = String::new();
+        let mut labels = Labels::new();
+        let mut spot = Spot::Root;
+        for key in &self.path {
+            let (does, next) = spot.next(key);
+            spot = next;
+            match does {
+                Does::Label(label) => labels.push((label, key.clone())),
+                Does::Cause => {
+                    if let Some((_, exception)) = labels.last_mut() {
+                        exception.push(':');
+                        exception.push_str(key);
+                    }
+                }
+                Does::Name => push_name(&mut name, key),
+                Does::Exn => {
+                    labels.push(("exception", key.clone()));
+                    name.truncate(name.rfind('.').map_or(0, |at| at + 1));
+                    name.push_str("exceptions");
+                }
+            }
+        }
+        if name.len() > LONGEST_NAME {
+            name.truncate(LONGEST_NAME);
+        }
+        if !self.told.insert((name.clone(), labels.clone())) {
+            labels.push(("l5d.path", self.path.join("/")));
+            self.told.insert((name.clone(), labels.clone()));
+        }
+        let last = self.path.last().map_or("", |key| key.as_str());
+        (name, labels, unit_of(last))
+    }
+}
+
+/// Longer names are not valid.
+const LONGEST_NAME: usize = 255;
+
+fn push_name(name: &mut String, key: &str) {
+    if !name.is_empty() {
+        name.push('.');
+    }
+    if name.is_empty() && !key.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        name.push('_');
+    }
+    name.extend(key.chars().map(|c| if c.is_ascii_alphanumeric() || "_-./".contains(c) { c } else { '_' }));
+}
+
+/// Linkerd's names tell their units at their end.
+fn unit_of(key: &str) -> &'static str {
+    let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| key.ends_with(suffix));
+    if ends(&["_ms", "millis", "msec", "connection_duration"]) || key == "uptime" {
+        "ms"
+    } else if ends(&["_us"]) {
+        "us"
+    } else if ends(&["bytes"]) {
+        "By"
+    } else {
+        "1"
+    }
+}
+
+fn push_labels(point: &mut Buffer, field: u32, labels: &[(&'static str, String)]) {
+    for (key, value) in labels {
+        message(point, field, |out| push_text(out, key, value));
+    }
+}
+
+impl Value {
+    /// What came since that value was seen; `None` when it can't have been seen of this.
+    fn since(&self, seen: &Self) -> Option<Self> {
+        match (self, seen) {
+            (Self::Counter(now), Self::Counter(then)) => Some(Self::Counter(now.checked_sub(*then)?)),
+            (Self::Stat { sum, buckets }, Self::Stat { sum: then, buckets: before }) => {
+                let mut before = before.iter().peekable();
+                let mut gained = Vec::new();
+                for bucket in buckets {
+                    let mut count = bucket.count;
+                    if let Some(was) = before.next_if(|was| was.from == bucket.from) {
+                        count = count.checked_sub(was.count)?;
+                    }
+                    if count > 0 {
+                        gained.push(Bucket { count, ..*bucket });
+                    }
+                }
+                // A bucket that was there and is not: another stat.
+                before.peek().is_none().then_some(())?;
+                Some(Self::Stat { sum: sum.checked_sub(*then)?, buckets: gained })
+            }
+            _ => None,
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Counter(n) => *n == 0,
+            Self::Stat { buckets, .. } => buckets.is_empty(),
+        }
+    }
+}
+
+/// Times as OpenTelemetry's SDKs have them by default; sizes by fours.
+fn bounds(unit: &str) -> &'static [f64] {
+    match unit {
+        "By" => &[
+            0.0,
+            64.0,
+            256.0,
+            1024.0,
+            4096.0,
+            16_384.0,
+            65_536.0,
+            262_144.0,
+            1_048_576.0,
+            4_194_304.0,
+            16_777_216.0,
+            67_108_864.0,
+            268_435_456.0,
+        ],
+        _ => &[
+            0.0, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0,
+            10_000.0, 30_000.0, 60_000.0,
+        ],
+    }
+}
+
+/// `bucket_counts` and `explicit_bounds`. A bucket of the stat that a bound divides is counted above it.
+fn push_explicit(point: &mut Buffer, buckets: &[Bucket], bounds: &[f64]) {
+    let mut counts = vec![0_u64; bounds.len() + 1];
+    for bucket in buckets {
+        #[expect(clippy::cast_precision_loss, reason = "below 2^32")]
+        let last = (bucket.below - 1) as f64;
+        counts[bounds.partition_point(|bound| *bound < last)] += bucket.count;
+    }
+    let packed: Buffer = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
+    bytes(point, 6, &packed);
+    let packed: Buffer = bounds.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+    bytes(point, 7, &packed);
+}
+
+/// `scale`, `zero_count` and `positive`.
+fn push_exponential(point: &mut Buffer, buckets: &[Bucket]) {
+    let zero: u64 = buckets.iter().filter(|bucket| bucket.below <= 1).map(|bucket| bucket.count).sum();
+    let positive = || buckets.iter().filter(|bucket| bucket.below > 1);
+    let (first, last) = (positive().next(), positive().next_back());
+    let mut scale = FINEST;
+    if let (Some(first), Some(last)) = (first, last) {
+        while index(last, scale) - index(first, scale) >= MOST_BUCKETS {
+            scale -= 1;
+        }
+    }
+    varint_field(point, 6, zigzag(scale.into()));
+    fixed64(point, 7, zero);
+    let Some(first) = first else { return };
+    let offset = index(first, scale);
+    let mut counts: Vec<u64> = Vec::new();
+    for bucket in positive() {
+        let at = usize::try_from(index(bucket, scale) - offset).expect("buckets ascend");
+        counts.resize(counts.len().max(at + 1), 0);
+        counts[at] += bucket.count;
+    }
+    message(point, 8, |out| {
+        varint_field(out, 1, zigzag(offset));
+        let mut packed = Buffer::new();
+        for count in counts {
+            varint(&mut packed, count);
+        }
+        bytes(out, 2, &packed);
+    });
+}
+
+/// The bucket above `base^index` and up to `base^(index + 1)`, where base is 2^(2^-scale).
+fn index(bucket: &Bucket, scale: i32) -> i64 {
+    let middle = (bucket.from + bucket.below - 1) / 2;
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a logarithm of at most 2^32")]
+    let at = ((middle as f64).log2() * f64::from(scale).exp2()).ceil() as i64;
+    at - 1
+}
+
+fn zigzag(n: i64) -> u64 {
+    ((n << 1) ^ (n >> 63)).cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::otlp::wire::tests::{Found, fields, messages};
+    use crate::snapshot::Snapshotter;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A value as it was told.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Point {
+        name: String,
+        unit: String,
+        labels: Vec<(String, String)>,
+        /// Field of `Metric`: 5 gauge, 7 sum, 9 histogram, 10 exponential.
+        field: u32,
+        temporality: Option<u64>,
+        start_s: Option<u64>,
+        time_s: u64,
+        all: Vec<(u32, Found)>,
+    }
+
+    impl Point {
+        fn number(&self, field: u32) -> Option<u64> {
+            self.all.iter().find_map(|(n, found)| match found {
+                Found::Number(value) if *n == field => Some(*value),
+                _ => None,
+            })
+        }
+
+        fn packed64(&self, field: u32) -> Vec<u64> {
+            let found = self.all.iter().find(|(n, _)| *n == field);
+            let Some((_, Found::Bytes(bytes))) = found else { panic!("{field}: {self:?}") };
+            bytes.chunks(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect()
+        }
+    }
+
+    fn string(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    fn points(requests: &[Request]) -> Vec<Point> {
+        let mut points = Vec::new();
+        for request in requests {
+            let of_scope = messages(&messages(&request.body, 1)[0], 2);
+            for metric in messages(&of_scope[0], 2) {
+                let (name, unit) = (string(&messages(&metric, 1)[0]), string(&messages(&metric, 3)[0]));
+                let (field, data) = fields(&metric).into_iter().find(|(field, _)| *field >= 5).unwrap();
+                let Found::Bytes(data) = data else { panic!("a message") };
+                let temporality = fields(&data).into_iter().find_map(|(n, found)| match found {
+                    Found::Number(value) if n == 2 => Some(value),
+                    _ => None,
+                });
+                for point in messages(&data, 1) {
+                    let labels = messages(&point, [0, 0, 7, 7, 9, 1][(field as usize) / 2]);
+                    let labels = labels
+                        .iter()
+                        .map(|kv| (string(&messages(kv, 1)[0]), string(&messages(&messages(kv, 2)[0], 1)[0])));
+                    let mut point = Point {
+                        name: name.clone(),
+                        unit: unit.clone(),
+                        labels: labels.collect(),
+                        field,
+                        temporality,
+                        start_s: None,
+                        time_s: 0,
+                        all: fields(&point),
+                    };
+                    point.start_s = point.number(2).map(|ns| ns / SECOND);
+                    point.time_s = point.number(3).unwrap() / SECOND;
+                    points.push(point);
+                }
+            }
+        }
+        points
+    }
+
+    fn metrics(tree: &MetricsTree, temporality: Temporality, histograms: Histograms) -> Metrics {
+        let resource = Resource { attributes: vec![("service.name".to_owned(), "l5d".to_owned())] };
+        Metrics::new(tree, Options { resource, temporality, histograms }, 100 * SECOND)
+    }
+
+    #[test]
+    fn counters_accumulate_or_come_as_deltas() {
+        let tree = MetricsTree::new();
+        let requests = tree.scope("rt").scope("http").scope("server").scope("127.0.0.1/4140").counter("requests");
+        let mut cumulative = metrics(&tree, Temporality::Cumulative, Histograms::Explicit);
+        let mut delta = metrics(&tree, Temporality::Delta, Histograms::Explicit);
+        let collect = |metrics: &mut Metrics, at: u64, taken: bool| {
+            let requests = metrics.collect(at * SECOND);
+            for request in requests.iter().filter(|_| taken) {
+                metrics.taken(request);
+            }
+            points(&requests).iter().map(|p| (p.temporality, p.start_s, p.time_s, p.number(6))).collect::<Vec<_>>()
+        };
+        requests.add(5);
+        assert_eq!(collect(&mut cumulative, 110, true), [(Some(2), Some(100), 110, Some(5))]);
+        assert_eq!(collect(&mut delta, 110, true), [(Some(1), Some(100), 110, Some(5))]);
+        requests.add(3);
+        assert_eq!(collect(&mut cumulative, 120, false), [(Some(2), Some(100), 120, Some(8))]);
+        assert_eq!(collect(&mut delta, 120, false), [(Some(1), Some(110), 120, Some(3))]);
+        requests.add(1);
+        assert_eq!(collect(&mut delta, 130, false), [(Some(1), Some(110), 130, Some(4))]);
+        assert_eq!(collect(&mut delta, 140, true), [(Some(1), Some(110), 140, Some(4))], "what failed comes along");
+        assert_eq!(collect(&mut delta, 150, true), [], "nothing came");
+        requests.add(2);
+        assert_eq!(collect(&mut delta, 160, true), [(Some(1), Some(140), 160, Some(2))]);
+        assert_eq!(collect(&mut cumulative, 160, true), [(Some(2), Some(100), 160, Some(11))]);
+    }
+
+    #[test]
+    fn a_series_that_begins_anew_has_a_new_start() {
+        let tree = MetricsTree::new();
+        let mut cumulative = metrics(&tree, Temporality::Cumulative, Histograms::Explicit);
+        let scope = tree.scope("rt").scope("http").scope("client").scope("a");
+        scope.counter("requests").add(7);
+        let starts = |metrics: &mut Metrics, at: u64| {
+            let points = points(&metrics.collect(at * SECOND));
+            points.iter().map(|p| (p.start_s, p.number(6))).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(&mut cumulative, 110), [(Some(100), Some(7))]);
+        assert_eq!(starts(&mut cumulative, 120), [(Some(100), Some(7))]);
+        scope.prune();
+        assert_eq!(starts(&mut cumulative, 130), []);
+        tree.scope("rt").scope("http").scope("client").scope("a").counter("requests").add(2);
+        assert_eq!(starts(&mut cumulative, 140), [(Some(130), Some(2))], "new since the last collection");
+        let value = Value::Counter(1).since(&Value::Counter(2));
+        assert_eq!(value, None);
+    }
+
+    #[test]
+    fn names_labels_and_units() {
+        let tree = MetricsTree::new();
+        let client = tree.scope("rt").scope("http").scope("client").scope("/#/io.l5d.fs/web");
+        client.scope("failures").scope("a.B").counter("c.D").incr();
+        client.scope("exn").counter("e.F").incr();
+        client.counter("sent_bytes").incr();
+        let _gauge = (tree.scope("jvm").gauge("uptime", || 7.5), tree.scope("jvm").gauge("nan", || f64::NAN));
+        tree.scope("a b").counter("c/d").incr();
+        tree.scope("a_b").counter("c/d").incr();
+        let mut metrics = metrics(&tree, Temporality::Cumulative, Histograms::Explicit);
+        let points = points(&metrics.collect(110 * SECOND));
+        let shown: Vec<String> = points
+            .iter()
+            .map(|p| {
+                let labels: Vec<String> = p.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                format!("{} {} {} {}", p.field, p.name, p.unit, labels.join(","))
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "7 a_b.c/d 1 ",
+                "7 a_b.c/d 1 l5d.path=a_b/c/d",
+                "5 jvm.uptime ms ",
+                "7 rt.client.exceptions 1 rt=http,client=/#/io.l5d.fs/web,exception=e.F",
+                "7 rt.client.failures 1 rt=http,client=/#/io.l5d.fs/web,exception=a.B:c.D",
+                "7 rt.client.sent_bytes By rt=http,client=/#/io.l5d.fs/web",
+            ]
+        );
+        assert_eq!(points[2].number(4), Some(7.5_f64.to_bits()));
+    }
+
+    #[test]
+    fn explicit_histograms_add_up() {
+        let tree = MetricsTree::new();
+        let stat = tree.scope("rt").scope("http").scope("service").scope("svc/web").stat("request_latency_ms");
+        let snapshots = Snapshotter::new(&tree);
+        for (value, times) in [(0, 2), (1, 3), (7, 4), (5000, 5), (9_999_999, 1)] {
+            (0..times).for_each(|_| stat.add(value));
+        }
+        snapshots.tick();
+        let mut metrics = metrics(&tree, Temporality::Delta, Histograms::Explicit);
+        let requests = metrics.collect(110 * SECOND);
+        let points = points(&requests);
+        let point = &points[0];
+        assert_eq!((point.field, &*point.name, &*point.unit), (9, "rt.service.request_latency_ms", "ms"));
+        assert_eq!(point.number(4), Some(15));
+        assert_eq!(f64::from_bits(point.number(5).unwrap()), 3.0 + 28.0 + 25_000.0 + 9_999_999.0);
+        let (counts, bounds) = (point.packed64(6), point.packed64(7));
+        assert_eq!(counts.len(), bounds.len() + 1);
+        assert_eq!(counts.iter().sum::<u64>(), 15);
+        assert_eq!((counts[0], counts[1], counts[4]), (2, 3, 4), "0, 1 and up to 10");
+        assert_eq!(*counts.last().unwrap(), 1);
+        metrics.taken(&requests[0]);
+        stat.add(7);
+        snapshots.tick();
+        let next = points_of(&mut metrics, 120);
+        assert_eq!((next[0].number(4), f64::from_bits(next[0].number(5).unwrap())), (Some(1), 7.0));
+        assert_eq!(next[0].start_s, Some(110));
+    }
+
+    fn points_of(metrics: &mut Metrics, at: u64) -> Vec<Point> {
+        points(&metrics.collect(at * SECOND))
+    }
+
+    #[test]
+    fn exponential_histograms_keep_values_in_their_place() {
+        let tree = MetricsTree::new();
+        let stat = tree.scope("x").stat("y_ms");
+        let snapshots = Snapshotter::new(&tree);
+        for value in [0, 1, 2, 4, 1000, 1000] {
+            stat.add(value);
+        }
+        snapshots.tick();
+        let mut metrics = metrics(&tree, Temporality::Cumulative, Histograms::Exponential);
+        let points = points_of(&mut metrics, 110);
+        let point = &points[0];
+        assert_eq!((point.field, point.number(4), point.number(7)), (10, Some(6), Some(1)));
+        let scale = point.number(6).unwrap();
+        let scale = (scale >> 1) as i32 ^ -((scale & 1) as i32);
+        assert!((3..=FINEST).contains(&scale), "{scale}");
+        let Some((_, Found::Bytes(positive))) = point.all.iter().find(|(n, _)| *n == 8) else { panic!("{point:?}") };
+        let found = fields(positive);
+        let (Found::Number(offset), Found::Bytes(counts)) = (&found[0].1, &found[1].1) else { panic!("{found:?}") };
+        let offset = (*offset >> 1) as i64 ^ -((*offset & 1) as i64);
+        assert!(counts.len() <= MOST_BUCKETS as usize);
+        let base = f64::from(-scale).exp2().exp2();
+        let held = |value: f64| {
+            let at =
+                (0..counts.len()).find(|&i| value <= base.powf((offset + i as i64 + 1) as f64) * 1.000_001).unwrap();
+            counts[at]
+        };
+        assert_eq!([1.0, 2.0, 4.0, 1000.0].map(held), [1, 1, 1, 2]);
+        assert_eq!(counts.iter().map(|&n| u64::from(n)).sum::<u64>(), 5);
+    }
+
+    #[test]
+    fn many_series_are_told_in_many_requests() {
+        let tree = MetricsTree::new();
+        for n in 0..5000 {
+            tree.scope("rt").scope("http").scope("service").scope(&format!("svc/{n}")).counter("requests").incr();
+        }
+        let mut metrics = metrics(&tree, Temporality::Delta, Histograms::Explicit);
+        let requests = metrics.collect(110 * SECOND);
+        assert_eq!(requests.iter().map(|request| request.points).collect::<Vec<_>>(), [2000, 2000, 1000]);
+        metrics.taken(&requests[1]);
+        assert_eq!(metrics.collect(120 * SECOND).iter().map(|request| request.points).sum::<usize>(), 3000);
+    }
+}
