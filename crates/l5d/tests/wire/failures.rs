@@ -158,7 +158,7 @@ fn accrual_takes_a_failing_endpoint_out() {
         "FailureAccrualFactory marking connection to \"#/io.l5d.fs/foo\" as dead. Remote Address: 127.0.0.1:{}",
         bad.port()
     );
-    assert!(proxy.l5d.output().contains(&said), "{}", proxy.l5d.output());
+    wait_until("the log to tell", || proxy.l5d.output().contains(&said));
 }
 
 /// §7.5: a caller that goes away takes its request along.

@@ -19,7 +19,7 @@ fn requests_in_flight_are_answered_to_the_end() {
     proxy.l5d.process().signal("TERM");
     wait_until("new connections to be refused", || TcpStream::connect(proxy.server).is_err());
     assert_closed(&mut idle);
-    assert!(proxy.l5d.output().contains("Received SIGTERM. Shutting down ..."), "{}", proxy.l5d.output());
+    wait_until("the log to tell", || proxy.l5d.output().contains("Received SIGTERM. Shutting down ..."));
     assert_eq!(proxy.page("/admin/ping").text(), "pong");
     let pending = format!("server/127.0.0.1/{}/pending", proxy.server.port());
     assert_eq!(proxy.count(&pending), 1, "metrics can be read while it drains");
@@ -43,7 +43,7 @@ fn what_takes_longer_than_the_grace_is_cut_off() {
     proxy.l5d.process().signal("INT");
     assert_closed(&mut busy);
     assert_eq!(proxy.l5d.process().wait().code(), Some(1));
-    assert!(proxy.l5d.output().contains("Received SIGINT"), "{}", proxy.l5d.output());
+    wait_until("the log to tell", || proxy.l5d.output().contains("Received SIGINT"));
     gate.open();
 }
 
