@@ -22,14 +22,22 @@ use crate::{client::Session, filters::compression::Encoder, spans::OpenSpan, sta
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request's or response's body.
+///
+/// Small, since messages are moved often on their way: what only a streamed body has is elsewhere.
 pub struct Body {
     kind: Kind,
+    attached: Option<Box<Attached>>,
+}
+
+/// What ends with a streamed body, or happens to it.
+#[derive(Default)]
+struct Attached {
     watchers: Vec<OpenStream>,
     session: Option<Session>,
     on_failure: Option<Box<dyn FnOnce() + Send + Sync>>,
-    encoder: Option<Box<Encoder>>,
+    encoder: Option<Encoder>,
     kept: Option<Box<dyn Any + Send + Sync>>,
-    span: Option<Box<OpenSpan>>,
+    span: Option<OpenSpan>,
 }
 
 enum Kind {
@@ -47,28 +55,12 @@ impl Body {
     /// A body that is here already.
     pub fn full(bytes: Bytes) -> Self {
         let bytes = (!bytes.is_empty()).then_some(bytes);
-        Self {
-            kind: Kind::Full(bytes),
-            watchers: Vec::new(),
-            session: None,
-            on_failure: None,
-            encoder: None,
-            kept: None,
-            span: None,
-        }
+        Self { kind: Kind::Full(bytes), attached: None }
     }
 
     /// A body that is relayed as it comes.
     pub(crate) fn stream(incoming: Incoming) -> Self {
-        Self {
-            kind: Kind::Stream(incoming),
-            watchers: Vec::new(),
-            session: None,
-            on_failure: None,
-            encoder: None,
-            kept: None,
-            span: None,
-        }
+        Self { kind: Kind::Stream(incoming), attached: None }
     }
 
     /// The whole body, if it is held whole.
@@ -86,28 +78,29 @@ impl Body {
 
     /// Counts the frames of a streamed body, and its end.
     pub(crate) fn watch(&mut self, stream: OpenStream) {
-        self.watchers.push(stream);
+        self.attached().watchers.push(stream);
     }
 
     /// Gives the session back when the body has ended well; closes it if the body is dropped before.
     pub(crate) fn hold(&mut self, session: Session) {
-        self.session = Some(session);
+        self.attached().session = Some(session);
     }
 
     /// Keeps something alive until the body has ended.
     pub(crate) fn keep(&mut self, what: impl Any + Send + Sync) {
-        self.kept = Some(Box::new(what));
+        self.attached().kept = Some(Box::new(what));
     }
 
     /// Ends the server's span when the body has ended.
     pub(crate) fn record_end(&mut self, span: OpenSpan) {
-        self.span = Some(Box::new(span));
+        self.attached().span = Some(span);
     }
 
     /// Runs when a streamed body breaks off.
     pub(crate) fn on_failure(&mut self, f: impl FnOnce() + Send + Sync + 'static) {
-        let earlier = self.on_failure.take();
-        self.on_failure = Some(Box::new(move || {
+        let attached = self.attached();
+        let earlier = attached.on_failure.take();
+        attached.on_failure = Some(Box::new(move || {
             if let Some(earlier) = earlier {
                 earlier();
             }
@@ -117,35 +110,45 @@ impl Body {
 
     /// Compresses a streamed body on its way out.
     pub(crate) fn encode(&mut self, encoder: Encoder) {
-        self.encoder = Some(Box::new(encoder));
+        self.attached().encoder = Some(encoder);
     }
 
     fn end(&mut self) {
         self.kind = Kind::Ended;
-        self.watchers.clear();
-        self.on_failure = None;
-        self.kept = None;
-        if let Some(span) = self.span.take() {
+        let Some(mut attached) = self.attached.take() else { return };
+        attached.watchers.clear();
+        attached.on_failure = None;
+        attached.kept = None;
+        if let Some(span) = attached.span.take() {
             span.end(true);
         }
-        if let Some(session) = self.session.take() {
+        if let Some(session) = attached.session.take() {
             session.release();
         }
     }
 
     fn fail(&mut self) {
         self.kind = Kind::Ended;
-        for w in &self.watchers {
+        let Some(mut attached) = self.attached.take() else { return };
+        for w in &attached.watchers {
             w.failed();
         }
-        self.watchers.clear();
-        self.session = None;
-        if let Some(span) = self.span.take() {
+        attached.watchers.clear();
+        attached.session = None;
+        if let Some(span) = attached.span.take() {
             span.end(false);
         }
-        if let Some(f) = self.on_failure.take() {
+        if let Some(f) = attached.on_failure.take() {
             f();
         }
+    }
+
+    fn attached(&mut self) -> &mut Attached {
+        self.attached.get_or_insert_default()
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.attached.as_ref().is_some_and(|a| a.encoder.is_some())
     }
 }
 
@@ -178,7 +181,7 @@ impl http_body::Body for Body {
             };
             match ready!(Pin::new(incoming).poll_frame(cx)) {
                 None => {
-                    let tail = this.encoder.take().map(|e| e.finish());
+                    let tail = this.attached.as_mut().and_then(|a| a.encoder.take()).map(Encoder::finish);
                     this.end();
                     return Poll::Ready(tail.filter(|t| !t.is_empty()).map(|t| Ok(Frame::data(t))));
                 }
@@ -188,19 +191,24 @@ impl http_body::Body for Body {
                 }
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue }; // trailers end with their hop
-                    for w in &this.watchers {
-                        w.chunk(data.len());
-                    }
-                    let data = match &mut this.encoder {
+                    let data = match &mut this.attached {
                         None => data,
-                        Some(encoder) => encoder.encode(&data),
+                        Some(attached) => {
+                            for w in &attached.watchers {
+                                w.chunk(data.len());
+                            }
+                            match &mut attached.encoder {
+                                None => data,
+                                Some(encoder) => encoder.encode(&data),
+                            }
+                        }
                     };
                     if data.is_empty() {
                         continue;
                     }
                     // The last frame of a known length ends the body: whoever waits for the session need not wait for
                     // a poll that may never come.
-                    if this.encoder.is_none() && matches!(&this.kind, Kind::Stream(i) if i.is_end_stream()) {
+                    if !this.is_encoded() && matches!(&this.kind, Kind::Stream(i) if i.is_end_stream()) {
                         this.end();
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -212,7 +220,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_none(),
-            Kind::Stream(incoming) => self.encoder.is_none() && incoming.is_end_stream(),
+            Kind::Stream(incoming) => !self.is_encoded() && incoming.is_end_stream(),
             Kind::Ended => true,
         }
     }
@@ -220,7 +228,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Stream(incoming) if self.encoder.is_none() => incoming.size_hint(),
+            Kind::Stream(incoming) if !self.is_encoded() => incoming.size_hint(),
             Kind::Stream(_) => SizeHint::default(),
             Kind::Ended => SizeHint::with_exact(0),
         }

@@ -31,6 +31,7 @@ use l5d_net::{SocketOptions, Stream};
 use l5d_router::{
     accrual::{Accrual, AccrualStats, Transition},
     balance::{Lease, Node, Status},
+    clock,
     error::{Error, Kind},
     stats::{Breakdown, millis},
     worker,
@@ -292,7 +293,7 @@ impl Endpoint {
                 }
             }
         });
-        built.accrual.on_dispatch(Instant::now());
+        built.accrual.on_dispatch(clock::now());
         Ok(session)
     }
 
@@ -328,6 +329,7 @@ impl Endpoint {
         metrics.pool_num_waited.incr();
         let permit = Arc::clone(limit).acquire_owned().await.expect("the semaphore is never closed");
         drop(waiting);
+        clock::event();
         Ok(permit)
     }
 
@@ -347,9 +349,12 @@ impl Endpoint {
                     return Some(parked);
                 }
                 tokio::task::yield_now().await;
+                clock::event();
             }
             // Or its request is still being sent, although the answer has ended: that may take for ever.
-            if matches!(tokio::time::timeout(READY_TIMEOUT, parked.sender.ready()).await, Ok(Ok(()))) {
+            let ready = tokio::time::timeout(READY_TIMEOUT, parked.sender.ready()).await;
+            clock::event();
+            if matches!(ready, Ok(Ok(()))) {
                 return Some(parked);
             }
         }
@@ -379,21 +384,22 @@ impl Endpoint {
                 }
             }
         }
-        let began = Instant::now();
+        let began = clock::event();
         let mut connecting = Connecting(Some(&metrics.cancelled_connects));
         let connected = self.establish(&settings.socket_options).await;
         connecting.0 = None;
+        let took = clock::event() - began;
         let stream = match connected {
             Ok(stream) => stream,
             Err(e) => {
-                metrics.failed_connect_latency_ms.add(millis(began.elapsed()));
+                metrics.failed_connect_latency_ms.add(millis(took));
                 metrics.connections.failed_connect();
                 tracing::debug!(client = %self.context.label, endpoint = %self.shown, error = %e, "cannot connect");
                 *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = e.to_string();
                 return Err(Error::new(Kind::ConnectFailed, e.to_string()));
             }
         };
-        metrics.connect_latency_ms.add(millis(began.elapsed()));
+        metrics.connect_latency_ms.add(millis(took));
         metrics.serial_queue.get_or_init(|| metrics.scope.scope("dispatcher").scope("serial").level("queue_size"));
         let io = CountedIo::new(stream, &metrics.connections, &settings.socket_options);
         let counts = io.open_connection();

@@ -13,7 +13,10 @@ use http::{HeaderMap, HeaderValue};
 use l5d_naming::{Dtab, ParseError};
 use l5d_telemetry::trace::{Recording, TraceId};
 
-use crate::{filters::client_cert::ClientCertificate, headers};
+use crate::{
+    filters::client_cert::ClientCertificate,
+    headers::{self, Present},
+};
 
 /// The span in a value of `l5d-ctx-trace`: base64 of [`TraceId::from_bytes`]. Anything else is `None` (the caller starts a
 /// new trace).
@@ -87,6 +90,9 @@ impl Ctx {
     /// # Errors
     /// When one of the dtab headers is not a dtab.
     pub fn take(headers: &mut HeaderMap) -> Result<Self, ParseError> {
+        if !Present::of(headers).has(Present::CONTEXT) {
+            return Ok(Self::new());
+        }
         let mut deadline: Option<Deadline> = None;
         if headers.contains_key(headers::CTX_DEADLINE) {
             for d in headers.get_all(headers::CTX_DEADLINE) {
@@ -106,14 +112,7 @@ impl Ctx {
             }
         }
         headers.remove(headers::RETRYABLE_REQUEST);
-        Ok(Self {
-            trace: TraceId::root(),
-            recording: Recording::OFF,
-            deadline,
-            local_dtab,
-            server_gave_up: None,
-            client_certificate: None,
-        })
+        Ok(Self { deadline, local_dtab, ..Self::new() })
     }
 
     /// A context for a request whose own is not trusted (`clearContext`): removes every `l5d-*` header.
@@ -123,6 +122,10 @@ impl Ctx {
             headers.remove(name);
         }
         headers.remove(headers::RETRYABLE_REQUEST);
+        Self::new()
+    }
+
+    fn new() -> Self {
         Self {
             trace: TraceId::root(),
             recording: Recording::OFF,

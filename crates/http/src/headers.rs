@@ -3,7 +3,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
-    header::{CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
+    header::{CONNECTION, Entry, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
@@ -45,35 +45,102 @@ pub(crate) const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-
 const PROXY_AUTHENTICATE: HeaderName = HeaderName::from_static("proxy-authenticate");
 const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
 
+/// Which of the headers that some layer looks for a message has.
+///
+/// Nearly every message has none of nearly all of them, and a look-up in the map hashes a name. One pass over the names
+/// tells which are worth it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Present(u16);
+
+impl Present {
+    /// Something between proxies: `l5d-…`, `finagle-…`.
+    pub(crate) const CONTEXT: u16 = 1;
+    pub(crate) const VIA: u16 = 1 << 1;
+    pub(crate) const EXPECT: u16 = 1 << 2;
+    pub(crate) const ACCEPT_ENCODING: u16 = 1 << 3;
+    pub(crate) const CONTENT_LENGTH: u16 = 1 << 4;
+    pub(crate) const TRANSFER_ENCODING: u16 = 1 << 5;
+    const CONNECTION: u16 = 1 << 6;
+    const KEEP_ALIVE: u16 = 1 << 7;
+    const TE: u16 = 1 << 8;
+    const TRAILER: u16 = 1 << 9;
+    const UPGRADE: u16 = 1 << 10;
+    const PROXY_AUTHENTICATE: u16 = 1 << 11;
+    const PROXY_AUTHORIZATION: u16 = 1 << 12;
+
+    /// Those of `headers`.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |all, name| all | Self::kind(name.as_str())))
+    }
+
+    /// Whether one of these is there.
+    pub(crate) fn has(self, any: u16) -> bool {
+        self.0 & any != 0
+    }
+
+    /// By length first, and by the whole name only where that fits.
+    fn kind(name: &str) -> u16 {
+        if name.starts_with("l5d-") || name.starts_with("finagle-") {
+            return Self::CONTEXT;
+        }
+        let is = |what: &str, kind: u16| if name == what { kind } else { 0 };
+        match name.len() {
+            2 => is("te", Self::TE),
+            3 => is("via", Self::VIA),
+            6 => is("expect", Self::EXPECT),
+            7 => is("trailer", Self::TRAILER) | is("upgrade", Self::UPGRADE),
+            10 => is("connection", Self::CONNECTION) | is("keep-alive", Self::KEEP_ALIVE),
+            14 => is("content-length", Self::CONTENT_LENGTH),
+            15 => is("accept-encoding", Self::ACCEPT_ENCODING),
+            17 => is("transfer-encoding", Self::TRANSFER_ENCODING),
+            18 => is("proxy-authenticate", Self::PROXY_AUTHENTICATE),
+            19 => is("proxy-authorization", Self::PROXY_AUTHORIZATION),
+            _ => 0,
+        }
+    }
+}
+
 /// Removes what concerns one hop only: the fixed list and every header named in the first `Connection` line
 /// (`StripHopByHopHeadersFilter`). `Keep-Alive` goes only when it is named, `Proxy-Connection` never.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(CONNECTION)
+    let present = Present::of(headers);
+    if present.has(Present::CONNECTION)
+        && let Some(connection) = headers.remove(CONNECTION)
         && let Ok(listed) = connection.to_str()
     {
-        for name in listed.split(',') {
-            headers.remove(name.trim());
+        for name in listed.split(',').map(str::trim) {
+            // Nearly always that, and without such a header.
+            if present.has(Present::KEEP_ALIVE) || !name.eq_ignore_ascii_case("keep-alive") {
+                headers.remove(name);
+            }
         }
     }
-    for name in [PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    for (kind, name) in [
+        (Present::PROXY_AUTHENTICATE, PROXY_AUTHENTICATE),
+        (Present::PROXY_AUTHORIZATION, PROXY_AUTHORIZATION),
+        (Present::TE, TE),
+        (Present::TRAILER, TRAILER),
+        (Present::TRANSFER_ENCODING, TRANSFER_ENCODING),
+        (Present::UPGRADE, UPGRADE),
+    ] {
+        if present.has(kind) {
+            headers.remove(name);
+        }
     }
 }
 
 /// Appends this proxy to `Via`: `<old>, 1.1 linkerd`. Only the first existing line survives (`ViaHeaderFilter`).
 pub(crate) fn append_via(headers: &mut HeaderMap, version: Version) {
     let mine = if version == Version::HTTP_10 { "1.0 linkerd" } else { "1.1 linkerd" };
-    let value = match headers.get(VIA) {
-        None => HeaderValue::from_static(if version == Version::HTTP_10 { "1.0 linkerd" } else { "1.1 linkerd" }),
-        Some(old) => {
-            let mut joined = Vec::with_capacity(old.len() + 2 + mine.len());
-            joined.extend_from_slice(old.as_bytes());
-            joined.extend_from_slice(b", ");
-            joined.extend_from_slice(mine.as_bytes());
-            HeaderValue::from_bytes(&joined).unwrap_or_else(|_| HeaderValue::from_static("1.1 linkerd"))
+    match headers.entry(VIA) {
+        Entry::Vacant(none) => {
+            none.insert(HeaderValue::from_static(mine));
         }
-    };
-    headers.insert(VIA, value);
+        Entry::Occupied(mut old) => {
+            let joined = [old.get().as_bytes(), b", ", mine.as_bytes()].concat();
+            old.insert(HeaderValue::from_bytes(&joined).unwrap_or_else(|_| HeaderValue::from_static("1.1 linkerd")));
+        }
+    }
 }
 
 /// How many hops the first `Via` line names.
@@ -115,6 +182,40 @@ mod tests {
         let mut left: Vec<_> = h.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["keep-alive", "proxy-connection"]);
+    }
+
+    #[test]
+    fn one_pass_tells_what_is_there() {
+        for (name, kind) in [
+            ("connection", Present::CONNECTION),
+            ("te", Present::TE),
+            ("trailer", Present::TRAILER),
+            ("upgrade", Present::UPGRADE),
+            ("proxy-authenticate", Present::PROXY_AUTHENTICATE),
+            ("proxy-authorization", Present::PROXY_AUTHORIZATION),
+            ("transfer-encoding", Present::TRANSFER_ENCODING),
+            ("content-length", Present::CONTENT_LENGTH),
+            ("accept-encoding", Present::ACCEPT_ENCODING),
+            ("expect", Present::EXPECT),
+            ("via", Present::VIA),
+            ("l5d-dtab", Present::CONTEXT),
+            ("l5d-reqid-x", Present::CONTEXT),
+            ("l5d-sample", Present::CONTEXT),
+            ("l5d-retryable", Present::CONTEXT),
+            ("l5d-ctx-deadline", Present::CONTEXT),
+            ("l5d-success-class", Present::CONTEXT),
+            ("l5d-ctx-aaaaaaa", Present::CONTEXT),
+            ("finagle-http-retryable-request", Present::CONTEXT),
+            ("host", 0),
+            ("keep-alive", Present::KEEP_ALIVE),
+            ("date", 0),
+        ] {
+            let mut h = HeaderMap::new();
+            assert_eq!(Present::of(&h), Present(0));
+            h.insert("x-other", HeaderValue::from_static("x"));
+            h.insert(name, HeaderValue::from_static("x"));
+            assert_eq!(Present::of(&h), Present(kind), "{name}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use l5d_naming::{Bound as BoundName, Dtab, Interpreter, NameTree, Path};
 use l5d_net::ServerTls;
 use l5d_router::{
     cache::{Cache, CacheLease, CacheStats},
-    worker,
+    clock, worker,
 };
 use l5d_telemetry::{GaugeGuard, MetricsTree, Scope, trace::Tracing};
 use tokio::time::Instant;
@@ -356,11 +356,18 @@ impl HttpRouter {
     }
 
     /// Sends a request to the name.
-    pub(crate) async fn call(&self, name: Path, ctx: Ctx, head: Parts, body: Body, peer: SocketAddr) -> Response<Body> {
+    pub(crate) async fn call(
+        &self,
+        name: Path,
+        ctx: Ctx,
+        head: &mut Parts,
+        body: Body,
+        peer: SocketAddr,
+    ) -> Response<Body> {
         let local_dtab = if ctx.local_dtab.is_empty() { String::new() } else { ctx.local_dtab.to_string() };
         let key = PathKey { path: name, local_dtab };
         let build = |key: &PathKey| self.path_stack(&key.path, &ctx.local_dtab);
-        let stack = self.paths.acquire(worker::index(), &key, Instant::now(), build);
+        let stack = self.paths.acquire(worker::index(), &key, clock::now(), build);
         let mut response = stack.call(ctx, head, body, peer).await;
         if response.body().is_stream() {
             response.body_mut().keep(stack);

@@ -165,11 +165,11 @@ impl HttpServer {
         let io = CountedIo::new(stream, stats, &self.rules.socket_options);
         let counts = io.open_connection();
         let peer = Peer { addr: peer, local, certificate, connection_label: crate::filters::forwarded::random_label() };
-        let activity =
-            Arc::new(Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() });
+        let limit = self.rules.idle_time.into_iter().chain(self.rules.life_time).min();
+        let activity = Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() };
         let service = service_fn(|request| {
             let (stack, peer) = (&self.stack, &peer);
-            let busy = Activity::begin(&activity);
+            let busy = limit.map(|_| activity.begin());
             counts.message();
             async move {
                 let response = stack.call(peer, request).await;
@@ -187,7 +187,6 @@ impl HttpServer {
         tokio::pin!(connection);
         let mut draining = false;
         let mut closing = false;
-        let limit = self.rules.idle_time.into_iter().chain(self.rules.life_time).min();
         let result = loop {
             tokio::select! {
                 result = &mut connection => break result,
@@ -258,7 +257,7 @@ async fn wait(limit: Option<Duration>) {
     }
 }
 
-/// When a connection was last busy.
+/// When a connection was last busy; looked after only where its time is limited.
 struct Activity {
     in_flight: AtomicUsize,
     /// When the last request ended, in milliseconds after the birth.
@@ -267,15 +266,15 @@ struct Activity {
 }
 
 impl Activity {
-    fn begin(activity: &Arc<Self>) -> Busy {
-        activity.in_flight.fetch_add(1, Relaxed);
-        Busy(Arc::clone(activity))
+    fn begin(&self) -> Busy<'_> {
+        self.in_flight.fetch_add(1, Relaxed);
+        Busy(self)
     }
 }
 
-struct Busy(Arc<Activity>);
+struct Busy<'a>(&'a Activity);
 
-impl Drop for Busy {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
         self.0.ended_ms.store(l5d_router::stats::millis(self.0.born.elapsed()), Relaxed);

@@ -255,7 +255,7 @@ impl OpenConnection {
 
     /// A message, or a chunk of one, came in.
     pub(crate) fn message(&self) {
-        self.messages.fetch_add(1, Relaxed);
+        self.messages.store(self.messages.load(Relaxed) + 1, Relaxed);
     }
 
     /// This side closes the connection.

@@ -3,6 +3,7 @@
 //! This file turns the command line into one of three things (check a configuration, run it, run the demo) and their
 //! results into exit statuses. What a process is made of is in `linker.rs`.
 
+mod alloc;
 mod args;
 mod config_json;
 mod demo;

@@ -10,7 +10,10 @@ use std::{io, net::TcpListener, sync::Arc, thread::JoinHandle};
 
 use l5d_http::HttpServer;
 use l5d_net::Drain;
+use l5d_router::clock;
 use l5d_telemetry::MetricsTree;
+
+use crate::alloc::KeepsBlocks;
 
 /// A server with its listening socket.
 pub(crate) struct Listening {
@@ -33,11 +36,14 @@ impl Workers {
                 .iter()
                 .map(|s| Ok((Arc::clone(&s.server), s.listener.try_clone()?)))
                 .collect::<io::Result<_>>()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().on_thread_unpark(clock::forget).build()?;
             let (tree, drain) = (tree.clone(), drain.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let _blocks = KeepsBlocks::enter();
                 let _cells = tree.enter_worker();
                 l5d_router::worker::enter(index, count);
+                clock::enter();
                 runtime.block_on(serve(servers, drain));
             })?;
             threads.push(thread);

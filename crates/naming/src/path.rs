@@ -35,11 +35,11 @@ impl Path {
 
     /// A path of these segments, taken literally. Empty ones are left out: the grammar can't express them.
     pub fn from_segments(segments: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::default();
         for segment in segments {
             push(&mut buffer, segment.as_ref());
         }
-        Self(buffer.into())
+        Self(buffer.as_slice().into())
     }
 
     /// The segments in order.
@@ -87,7 +87,12 @@ impl Path {
         match (self.is_empty(), other.is_empty()) {
             (_, true) => self.clone(),
             (true, _) => other.clone(),
-            _ => Self([&*self.0, &*other.0].concat().into()),
+            _ => {
+                let mut both = Buffer::default();
+                both.extend(&self.0);
+                both.extend(&other.0);
+                Self(both.as_slice().into())
+            }
         }
     }
 
@@ -164,13 +169,50 @@ impl PartialOrd for Path {
 /// Bytes of a length in the buffer.
 const LENGTH: usize = size_of::<u32>();
 
-fn push(buffer: &mut Vec<u8>, segment: &[u8]) {
+/// Where a path is put together: names are short, so that this needs no memory of its own nearly always. Every request
+/// makes one.
+enum Buffer {
+    Short([u8; Self::SHORT], usize),
+    Long(Vec<u8>),
+}
+
+impl Buffer {
+    const SHORT: usize = 120;
+
+    fn extend(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Short(buffer, len) => match buffer.get_mut(*len..*len + bytes.len()) {
+                Some(place) => {
+                    place.copy_from_slice(bytes);
+                    *len += bytes.len();
+                }
+                None => *self = Self::Long([self.as_slice(), bytes].concat()),
+            },
+            Self::Long(buffer) => buffer.extend_from_slice(bytes),
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Short(buffer, len) => &buffer[..*len],
+            Self::Long(buffer) => buffer,
+        }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::Short([0; Self::SHORT], 0)
+    }
+}
+
+fn push(buffer: &mut Buffer, segment: &[u8]) {
     if segment.is_empty() {
         return;
     }
     let length = u32::try_from(segment.len()).expect("whoever reads names bounds them far below 4 GiB");
-    buffer.extend_from_slice(&length.to_le_bytes());
-    buffer.extend_from_slice(segment);
+    buffer.extend(&length.to_le_bytes());
+    buffer.extend(segment);
 }
 
 #[derive(Clone)]
@@ -241,7 +283,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn read_undoes_show(segments in vec(vec(any::<u8>(), 1..6), 0..6)) {
+        fn read_undoes_show(segments in vec(vec(any::<u8>(), 1..60), 0..6)) {
             let path = Path::from_segments(&segments);
             prop_assert_eq!(path.segments().collect::<Vec<_>>(), segments.iter().map(|s| &s[..]).collect::<Vec<_>>());
             prop_assert_eq!(&Path::read(&path.show()).unwrap(), &path);

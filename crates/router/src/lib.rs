@@ -4,6 +4,7 @@ pub mod accrual;
 pub mod balance;
 pub mod cache;
 pub mod classify;
+pub mod clock;
 pub mod config;
 mod ema;
 pub mod error;

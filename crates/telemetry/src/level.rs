@@ -29,18 +29,27 @@ impl Level {
     /// Raises the level by one.
     #[inline]
     pub fn incr(&self) {
+        if cfg!(l5d_uncounted) {
+            return;
+        }
         self.slot.add(1);
     }
 
     /// Lowers the level by one.
     #[inline]
     pub fn decr(&self) {
+        if cfg!(l5d_uncounted) {
+            return;
+        }
         self.slot.add(u64::MAX);
     }
 
     /// Moves the level by `n`, down when negative.
     #[inline]
     pub fn add(&self, n: i64) {
+        if cfg!(l5d_uncounted) {
+            return;
+        }
         self.slot.add(n as u64);
     }
 

@@ -1,7 +1,10 @@
 //! The nack throttle of a client (Finagle's `NackAdmissionFilter`): when most answers of late were nacks, some requests
 //! are not even sent (http-behaviour §7.4).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 use std::time::Duration;
 
 use l5d_telemetry::{Counter, GaugeGuard, Scope};
@@ -19,6 +22,8 @@ const MIN_RPS: f64 = 5.0;
 /// One client's throttle.
 #[derive(Debug)]
 pub(crate) struct NackAdmission {
+    /// Whether there has been a nack: until then an answer changes nothing and takes no lock.
+    nacked: AtomicBool,
     state: Arc<Mutex<State>>,
     dropped: Counter,
     _ema: GaugeGuard,
@@ -33,17 +38,15 @@ struct State {
     second: Option<Instant>,
     count: u32,
     rate: f64,
-    /// Whether there has been a nack: until then an answer changes nothing and takes no lock.
-    nacked: bool,
 }
 
 impl NackAdmission {
     pub(crate) fn new(scope: &Scope) -> Self {
         let scope = scope.scope("nack_admission_control");
-        let state =
-            Arc::new(Mutex::new(State { share: 1.0, at: None, second: None, count: 0, rate: 0.0, nacked: false }));
+        let state = Arc::new(Mutex::new(State { share: 1.0, at: None, second: None, count: 0, rate: 0.0 }));
         let shown = Arc::clone(&state);
         Self {
+            nacked: AtomicBool::new(false),
             state,
             dropped: scope.counter("dropped_requests"),
             _ema: scope.gauge("ema_value", move || shown.lock().unwrap_or_else(PoisonError::into_inner).share * 100.0),
@@ -52,10 +55,10 @@ impl NackAdmission {
 
     /// Whether this request is not to be sent. Counts it if so.
     pub(crate) fn should_drop(&self, now: Instant) -> bool {
-        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !s.nacked {
+        if !self.nacked.load(Relaxed) {
             return false;
         }
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match s.second {
             Some(since) if now - since < Duration::from_secs(1) => s.count += 1,
             Some(since) => {
@@ -89,12 +92,12 @@ impl NackAdmission {
     }
 
     fn observe(&self, value: f64, now: Instant) {
-        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if value < 1.0 {
-            s.nacked = true;
-        } else if !s.nacked {
+            self.nacked.store(true, Relaxed);
+        } else if !self.nacked.load(Relaxed) {
             return;
         }
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = s.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let weight = (-elapsed.as_secs_f64() / WINDOW.as_secs_f64()).exp();
         s.share = s.share * weight + value * (1.0 - weight);

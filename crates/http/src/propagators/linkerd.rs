@@ -7,7 +7,7 @@ use l5d_telemetry::trace::{TraceId, hex16};
 use super::{Propagator, PropagatorConfig, asked_for};
 use crate::{
     ctx::{Ctx, decode_trace, encode_trace},
-    headers,
+    headers::{self, Present},
 };
 
 /// The propagator; the salt differs from process to process.
@@ -45,6 +45,10 @@ impl PropagatorConfig for Linkerd {
 
 impl Propagator for Linkerd {
     fn read(&self, headers: &mut HeaderMap, ctx: &mut Ctx, trusted: bool) {
+        if !Present::of(headers).has(Present::CONTEXT) {
+            ctx.trace = TraceId::root();
+            return;
+        }
         let parent = headers.remove(headers::CTX_TRACE).and_then(|v| decode_trace(v.as_bytes()));
         ctx.trace = match parent {
             Some(parent) if trusted => parent.child(),

@@ -16,10 +16,16 @@
 use std::{
     collections::HashMap,
     fmt,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -33,6 +39,7 @@ use hyper::body::Incoming;
 use l5d_naming::{Addr, AddrWatch, Address, Path};
 use l5d_router::{
     balance::{Balancer, Status},
+    clock,
     error::{Error, Kind},
     retry::RetryBudget,
     stats::{Breakdown, InFlight, Outcome, RequestStats, millis},
@@ -53,7 +60,7 @@ use crate::{
         diagnostic_trace::{Chosen, DiagnosticTrace, Question},
         nack::NackAdmission,
     },
-    headers,
+    headers::{self, Present},
     propagators::Propagator,
     scopes::{Scoped, Scopes},
     settings::ClientSettings,
@@ -160,6 +167,8 @@ pub(crate) struct Client {
     /// What the balancer was last told, for messages and `/client_state.json`.
     shown: RwLock<Vec<Arc<str>>>,
     state: watch::Receiver<AddrState>,
+    /// Whether that is `Bound`: what a request asks first.
+    bound: AtomicBool,
     status: StatusStats,
     messages: MessageStats,
     requests: OnceLock<Arc<RequestStats>>,
@@ -242,6 +251,7 @@ impl Client {
             endpoints: Mutex::default(),
             shown: RwLock::default(),
             state,
+            bound: AtomicBool::new(false),
             status: StatusStats::new(&scope),
             messages: MessageStats::new(&scope),
             requests: OnceLock::new(),
@@ -357,6 +367,7 @@ impl Client {
             }
         };
         if let Some(next) = next {
+            self.bound.store(next == AddrState::Bound, Release);
             self.state_tx.send_replace(next);
         }
     }
@@ -396,14 +407,14 @@ impl Client {
             clippy::cast_sign_loss,
             reason = "budgets are small and positive"
         )]
-        let allowance = (REQUEUE_SHARE * self.budget.balance(Instant::now()) as f64).ceil() as u64;
+        let allowance = (REQUEUE_SHARE * self.budget.balance(clock::now()) as f64).ceil() as u64;
         let result = loop {
-            let timed = Timed { status: &self.status, began: Instant::now(), done: false };
+            let timed = Timed { status: &self.status, began: clock::now(), done: false };
             let result = self.dispatch(session, &mut attempt, requeues > 0).await;
             timed.finish(&result);
             match result {
                 Err(e) if e.safe_to_retry && attempt.can_resend() => {
-                    let now = Instant::now();
+                    let now = clock::now();
                     // A nack leaves its session open, whatever accrual makes of the endpoint.
                     let refused = if e.kind != Kind::Nacked && self.balancer.status(now) != Status::Open {
                         Some(&self.retries.cannot_retry)
@@ -427,7 +438,7 @@ impl Client {
         };
         self.retries.per_request.add(requeues);
         if result.is_ok() {
-            self.budget.deposit(Instant::now());
+            self.budget.deposit(clock::now());
         }
         if let (Some(log), Ok(response)) = (&self.access_log, &result) {
             log.write(attempt.head, attempt.peer, response);
@@ -436,23 +447,29 @@ impl Client {
     }
 
     fn synthesize(&self, status: StatusCode, attempt: &Attempt<'_>) -> Response<Body> {
-        let now = Instant::now();
+        let now = clock::now();
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         let success = attempt.classify.classify(&attempt.head.method, &Ok(&response)).is_success();
         let outcome = if success { Outcome::Success } else { Outcome::FailedResponse };
         for stats in self.request_stats(attempt) {
-            stats.begin().finish(outcome, now.elapsed());
+            stats.begin().finish(outcome, clock::since(now));
         }
-        self.status.response(status, now.elapsed());
+        self.status.response(status, clock::since(now));
         response
     }
 
     /// A session, within the binding time-out.
     async fn acquire_in_time(&self, attempt: &Attempt<'_>) -> Result<Session, Error> {
         let limit = attempt.binding_timeout;
-        tokio::time::timeout(limit, self.acquire(attempt)).await.unwrap_or_else(|_| {
+        let mut acquiring = pin!(self.acquire(attempt));
+        // Nearly always a session is there, and no timer is needed.
+        if let Poll::Ready(acquired) = poll_fn(|cx| Poll::Ready(acquiring.as_mut().poll(cx))).await {
+            return acquired;
+        }
+        tokio::time::timeout(limit, acquiring).await.unwrap_or_else(|_| {
+            clock::event();
             let text = format!(
                 "Exceeded {} binding timeout while connecting to {} for name: {}",
                 show_duration(limit),
@@ -468,9 +485,9 @@ impl Client {
     async fn acquire(&self, attempt: &Attempt<'_>) -> Result<Session, Error> {
         let mut requeued = 0;
         loop {
-            let began = Instant::now();
+            let began = clock::now();
             let result = self.acquire_once(attempt).await;
-            let took = began.elapsed();
+            let took = clock::since(began);
             self.acquisition_ms.add(millis(took));
             let e = match result {
                 Ok(mut session) => {
@@ -490,7 +507,7 @@ impl Client {
             if !matches!(e.kind, Kind::ConnectFailed | Kind::FailedFast) {
                 return Err(e);
             }
-            if self.balancer.status(Instant::now()) != Status::Open {
+            if self.balancer.status(clock::now()) != Status::Open {
                 self.retries.not_open.incr();
                 return Err(e);
             }
@@ -503,15 +520,19 @@ impl Client {
     }
 
     async fn acquire_once(&self, attempt: &Attempt<'_>) -> Result<Session, Error> {
-        if *self.state.borrow() == AddrState::Pending {
-            let mut state = self.state.clone();
-            let _ = state.wait_for(|s| *s != AddrState::Pending).await;
+        if !self.bound.load(Acquire) {
+            if *self.state.borrow() == AddrState::Pending {
+                let mut state = self.state.clone();
+                let _ = state.wait_for(|s| *s != AddrState::Pending).await;
+                clock::event();
+            }
+            if let AddrState::Failed(why) = &*self.state.borrow() {
+                let malformed = why.starts_with("malformed address");
+                let kind = if malformed { Kind::MalformedAddress } else { Kind::NamingFailed };
+                return Err(Error::new(kind, why.as_ref()));
+            }
         }
-        if let AddrState::Failed(why) = &*self.state.borrow() {
-            let kind = if why.starts_with("malformed address") { Kind::MalformedAddress } else { Kind::NamingFailed };
-            return Err(Error::new(kind, why.as_ref()));
-        }
-        let Some(lease) = self.balancer.pick(Instant::now()) else {
+        let Some(lease) = self.balancer.pick(clock::now()) else {
             return Err(Error::new(Kind::NoBrokers, String::new()));
         };
         let endpoint = Arc::clone(lease.node());
@@ -519,7 +540,7 @@ impl Client {
         match endpoint.session(lease).await {
             Ok(session) => Ok(session),
             Err(e) => {
-                endpoint.record_acquisition_failure(Instant::now());
+                endpoint.record_acquisition_failure(clock::now());
                 Err(if e.kind == Kind::ConnectFailed { self.connect_error(&endpoint, attempt) } else { e })
             }
         }
@@ -554,7 +575,7 @@ impl Client {
         attempt: &mut Attempt<'_>,
         again: bool,
     ) -> Result<Response<Body>, Error> {
-        if self.admission.should_drop(Instant::now()) {
+        if self.admission.should_drop(clock::now()) {
             return Err(Error::new(
                 Kind::AdmissionDropped,
                 "Request not issued to the backend due to observed overload.",
@@ -586,7 +607,7 @@ impl Client {
         spans::client_sends(recording, &trace, &sending);
         let mut try_ = Try {
             stats: self.request_stats(attempt).map(|s| Some(s.begin())),
-            began: Instant::now(),
+            began: clock::now(),
             given_up: attempt.given_up,
             endpoint: Arc::clone(&endpoint),
             dispatcher_failures: &metrics.dispatcher_failures,
@@ -604,7 +625,7 @@ impl Client {
                         attempt.given_up.by_attempt_timeout();
                         let e = self.attempt_timed_out(limit, &endpoint, &trace);
                         metrics.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
-                        endpoint.record(false, Instant::now());
+                        endpoint.record(false, clock::event());
                         spans::client_failed(recording, &trace, e.kind, &e.message);
                         try_.finish(Outcome::Error(&without_source(&e)));
                         return Err(e);
@@ -630,7 +651,7 @@ impl Client {
             // Boxed, so that the futures of ordinary requests stay small.
             Box::pin(self.diagnostics.append(&question, &chosen, response)).await;
         }
-        let now = Instant::now();
+        let now = clock::event();
         match &result {
             Ok(response) => {
                 let class = attempt.classify.classify(&attempt.head.method, &Ok(response));
@@ -714,10 +735,11 @@ impl Client {
             return Err(self.remote(Kind::BadResponse, &text, endpoint, trace));
         }
         head.extensions.remove::<hyper::ext::ReasonPhrase>();
-        let length = content_length(&head.headers);
+        let present = Present::of(&head.headers);
+        let length = if present.has(Present::CONTENT_LENGTH) { content_length(&head.headers) } else { None };
         let bodiless = attempt.head.method == http::Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let chunked = present.has(Present::TRANSFER_ENCODING);
         let until_close = length.is_none() && !chunked && !bodiless;
         let whole = bodiless
             || !self.limits.streaming
@@ -747,7 +769,7 @@ impl Client {
                     head.extensions.insert(ClosedStream(bytes.len()));
                 }
             }
-            if !bodiless {
+            if !bodiless && (chunked || !declares(&head.headers, bytes.len())) {
                 head.headers.remove(TRANSFER_ENCODING);
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             }
@@ -875,7 +897,7 @@ impl Timed<'_> {
     fn finish(mut self, result: &Result<Response<Body>, Error>) {
         if let Ok(response) = result {
             self.done = true;
-            self.status.response(response.status(), self.began.elapsed());
+            self.status.response(response.status(), clock::since(self.began));
         }
     }
 }
@@ -883,7 +905,7 @@ impl Timed<'_> {
 impl Drop for Timed<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.status.error(self.began.elapsed());
+            self.status.error(clock::since(self.began));
         }
     }
 }
@@ -902,7 +924,7 @@ impl Try<'_> {
     fn finish(&mut self, outcome: Outcome<'_>) {
         for s in &mut self.stats {
             if let Some(s) = s.take() {
-                s.finish(outcome, self.began.elapsed());
+                s.finish(outcome, clock::since(self.began));
             }
         }
     }
@@ -918,11 +940,11 @@ impl Drop for Try<'_> {
         spans::client_failed(self.span.0, &self.span.1, kind, "given up");
         match kind {
             Kind::Cancelled => self.endpoint.record_nothing(),
-            _ => self.endpoint.record(false, Instant::now()),
+            _ => self.endpoint.record(false, clock::now()),
         }
         for s in &mut self.stats {
             if let Some(s) = s.take() {
-                s.abandon(kind, None, self.began.elapsed());
+                s.abandon(kind, None, clock::since(self.began));
             }
         }
     }
@@ -952,6 +974,15 @@ fn show(e: &hyper::Error) -> String {
 /// What a message's headers take on the wire.
 pub(crate) fn head_bytes(headers: &http::HeaderMap) -> usize {
     headers.iter().map(|(k, v)| k.as_str().len() + v.len() + 4).sum()
+}
+
+/// Whether a message declares this length already, once and in the usual form.
+fn declares(headers: &http::HeaderMap, length: usize) -> bool {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let digits = line.as_bytes();
+    let plain = digits == b"0" || digits.first().is_some_and(|d| (b'1'..=b'9').contains(d));
+    plain && content_length(headers) == Some(length as u64)
 }
 
 /// The length that a message declares.

@@ -11,16 +11,14 @@
 //! 6. retries, within the name's budget; each binds anew, so that a changed binding or another branch is taken;
 //! 7. binding, which the total time-out therefore covers too.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant as StdInstant},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Response, request::Parts};
 use l5d_naming::{Bound as BoundName, Dtab, NameTree, Path};
 use l5d_router::{
     cache::CacheLease,
     classify::Class,
+    clock,
     error::{Error, Kind},
     retry::RetryBudget,
     stats::{InFlight, Outcome, RequestStats},
@@ -108,14 +106,14 @@ impl Service {
 /// The counts of one request to a name. Dropped unfinished, it was given up: by the requester, or by a time-out above.
 struct Counting<'a> {
     in_flight: Option<InFlight>,
-    began: StdInstant,
+    began: Instant,
     given_up: &'a GivenUp,
 }
 
 impl Counting<'_> {
     fn finish(mut self, outcome: Outcome<'_>) {
         if let Some(f) = self.in_flight.take() {
-            f.finish(outcome, self.began.elapsed());
+            f.finish(outcome, clock::since(self.began));
         }
     }
 }
@@ -125,7 +123,7 @@ impl Drop for Counting<'_> {
         if let Some(f) = self.in_flight.take() {
             let kind = self.given_up.kind();
             let source = if kind == Kind::Cancelled { self.given_up.client() } else { None };
-            f.abandon(kind, source, self.began.elapsed());
+            f.abandon(kind, source, clock::since(self.began));
         }
     }
 }
@@ -166,7 +164,7 @@ impl PathStack {
     pub(crate) async fn call(
         &self,
         mut ctx: Ctx,
-        mut head: Parts,
+        head: &mut Parts,
         body: Body,
         peer: std::net::SocketAddr,
     ) -> Response<Body> {
@@ -177,15 +175,16 @@ impl PathStack {
 
         let given_up = GivenUp::new(ctx.server_gave_up.clone());
         let counting =
-            Counting { in_flight: Some(self.service.requests.begin()), began: StdInstant::now(), given_up: &given_up };
+            Counting { in_flight: Some(self.service.requests.begin()), began: clock::now(), given_up: &given_up };
         let (result, class) = match self.service.settings.total_timeout {
-            None => self.retried(&ctx, &head, body, &given_up, peer).await,
+            None => self.retried(&ctx, head, body, &given_up, peer).await,
             Some(limit) => {
                 ctx.limit(limit);
-                let mut calls = Box::pin(self.retried(&ctx, &head, body, &given_up, peer));
+                let mut calls = Box::pin(self.retried(&ctx, head, body, &given_up, peer));
                 match tokio::time::timeout(limit, &mut calls).await {
                     Ok(result) => result,
                     Err(_) => {
+                        clock::event();
                         given_up.by_timeout();
                         drop(calls);
                         let text = format!(
@@ -237,14 +236,14 @@ impl PathStack {
         let mut backoff = service.settings.backoff.delays();
         let mut rng = fastrand::Rng::new();
         let mut retries = 0;
-        service.budget.deposit(Instant::now());
+        service.budget.deposit(clock::now());
         let (result, class) = loop {
             let result = self.attempt(ctx, head, &mut body, full.clone(), given_up, &classify, peer).await;
             let class = classify.classify(&head.method, &result.as_ref());
             if !class.is_retryable() {
                 break (result, class);
             }
-            if !service.budget.try_withdraw(Instant::now()) {
+            if !service.budget.try_withdraw(clock::now()) {
                 service.budget_exhausted.incr();
                 break (result, class);
             }
@@ -255,6 +254,7 @@ impl PathStack {
             let wait = backoff.next(&mut rng);
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
+                clock::event();
             }
         };
         service.retries_per_request.add(retries);

@@ -21,7 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::{
@@ -31,18 +31,20 @@ use http::{
 };
 use hyper::body::Incoming;
 use l5d_router::{
+    clock,
     error::{Error, Kind},
     stats::{InFlight, Outcome, RequestStats},
     worker,
 };
 use l5d_telemetry::{Counter, GaugeGuard, Level, Scope, Stat};
+use tokio::time::Instant;
 
 use crate::{
     body::{Body, CollectError, collect},
     ctx::Ctx,
     duration::show_duration,
     filters::{client_cert::ClientCertificate, compression::Compression, forwarded::Forwarded},
-    headers,
+    headers::{self, Present},
     identifiers::describe,
     respond::{self, ErrorLimits},
     router::HttpRouter,
@@ -186,17 +188,18 @@ impl ServerStack {
         if let Some(status) = self.wire_error(&head) {
             return respond::wire(status);
         }
-        let body = match self.body(&head, incoming).await {
+        let present = Present::of(&head.headers);
+        let body = match self.body(&head, present, incoming).await {
             Ok(body) => body,
             Err(status) => return respond::wire(status),
         };
-        let began = Instant::now();
+        let began = clock::event();
         let arrived = Arrived { stack: self, began, answered: false };
         let method = head.method.clone();
         let closes = head.version == Version::HTTP_10
             && !head.headers.get(CONNECTION).is_some_and(|v| headers::has_token(v, "keep-alive"));
-        let accepts = self.rules.compression.accepted(&head);
-        let mut response = self.answer(peer, &mut head, body, began).await;
+        let accepts = present.has(Present::ACCEPT_ENCODING).then(|| self.rules.compression.accepted(&head)).flatten();
+        let mut response = self.answer(peer, &mut head, present, body, began).await;
         if self.rules.clear_context {
             clear(&mut response);
         }
@@ -238,8 +241,10 @@ impl ServerStack {
         if head_bytes(&head.headers) > self.rules.max_header_bytes {
             return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
-        let hosts = head.headers.get_all(HOST).iter().count();
-        if !head.uri.path().is_ascii() || hosts > 1 {
+        // Without any name that comes twice, which is the rule, there is nothing to look up.
+        let several_hosts =
+            || head.headers.len() > head.headers.keys_len() && head.headers.get_all(HOST).iter().nth(1).is_some();
+        if !head.uri.path().is_ascii() || several_hosts() {
             return Some(StatusCode::BAD_REQUEST);
         }
         if head.method == http::Method::CONNECT {
@@ -249,15 +254,14 @@ impl ServerStack {
     }
 
     /// The request's body: held whole when it is short and of known length, streamed otherwise.
-    async fn body(&self, head: &Parts, incoming: Incoming) -> Result<Body, StatusCode> {
+    async fn body(&self, head: &Parts, present: Present, incoming: Incoming) -> Result<Body, StatusCode> {
         let limits = self.router.message_limits();
-        let length = content_length(&head.headers);
-        let whole = !limits.streaming
-            || (!head.headers.contains_key(TRANSFER_ENCODING) && length.unwrap_or(0) <= limits.buffer_bytes);
-        if !whole {
+        let length = if present.has(Present::CONTENT_LENGTH) { content_length(&head.headers).unwrap_or(0) } else { 0 };
+        let chunked = present.has(Present::TRANSFER_ENCODING);
+        if limits.streaming && (chunked || length > limits.buffer_bytes) {
             return Ok(Body::stream(incoming));
         }
-        if length.unwrap_or(0) == 0 && !head.headers.contains_key(TRANSFER_ENCODING) {
+        if length == 0 && !chunked {
             return Ok(Body::empty());
         }
         match collect(incoming, i32::MAX as u64).await {
@@ -267,7 +271,14 @@ impl ServerStack {
         }
     }
 
-    async fn answer(self: &Arc<Self>, peer: &Peer, head: &mut Parts, mut body: Body, began: Instant) -> Response<Body> {
+    async fn answer(
+        self: &Arc<Self>,
+        peer: &Peer,
+        head: &mut Parts,
+        present: Present,
+        mut body: Body,
+        began: Instant,
+    ) -> Response<Body> {
         let limits = self.rules.error_limits;
         let ctx =
             if self.rules.clear_context { Ok(Ctx::cleared(&mut head.headers)) } else { Ctx::take(&mut head.headers) };
@@ -276,11 +287,16 @@ impl ServerStack {
             Err(e) => {
                 // Linkerd counts this nowhere; here every request that got an answer is counted.
                 let e = Error::new(Kind::BadDtab, e.to_string());
-                self.requests.begin().finish(Outcome::Error(&e), began.elapsed());
+                self.requests.begin().finish(Outcome::Error(&e), clock::since(began));
                 return respond::error(&e, limits);
             }
         };
-        head.headers.remove(EXPECT_CONTINUE.filter(head));
+        // `Expect: 100-continue` has been answered by the time the request is forwarded; any other is passed on.
+        if present.has(Present::EXPECT)
+            && head.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        {
+            head.headers.remove(EXPECT);
+        }
         if let Some(forwarded) = &self.rules.forwarded {
             forwarded.add(head, peer, &self.router);
         }
@@ -290,7 +306,7 @@ impl ServerStack {
                 head.headers.append(name.clone(), now);
             }
         }
-        if headers::via_depth(&head.headers) > self.rules.max_call_depth {
+        if present.has(Present::VIA) && headers::via_depth(&head.headers) > self.rules.max_call_depth {
             let text = format!(
                 "Maximum number of calls ({}) has been exceeded. Please check for proxy loops.",
                 self.rules.max_call_depth
@@ -312,7 +328,7 @@ impl ServerStack {
         if let Some(counter) = self.threads.per_thread.get(worker::index()) {
             counter.incr();
         }
-        self.handletime_us.add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.handletime_us.add(u64::try_from((clock::event() - began).as_micros()).unwrap_or(u64::MAX));
 
         let counting = Counting { in_flight: Some(self.requests.begin()), began };
         let result = self.limited(peer, head, ctx, body).await;
@@ -347,6 +363,7 @@ impl ServerStack {
         ctx.limit(limit);
         let mut routed = Box::pin(self.route(peer, head, ctx, body));
         tokio::time::timeout(limit, &mut routed).await.unwrap_or_else(|_| {
+            clock::event();
             gave_up.store(true, Relaxed);
             drop(routed);
             spans::server_timed_out(&recording, &trace);
@@ -362,28 +379,16 @@ impl ServerStack {
 
     async fn route(&self, peer: &Peer, head: &mut Parts, ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
         absolute_form(head);
-        let described = head.method.clone();
         let name = self.router.identify(head).map_err(|reason| {
             spans::unidentified(&ctx);
-            let text = format!("Unknown destination: {} / {reason}", describe(&described, head, peer.addr));
+            let text = format!("Unknown destination: {} / {reason}", describe(&head.method, head, peer.addr));
             Error::new(Kind::Unidentified, text)
         })?;
         spans::identified(&ctx, self.router.label(), &name, self.router.shown_dtab());
         if !head.headers.contains_key(HOST) && head.version == Version::HTTP_11 {
             head.headers.insert(HOST, HeaderValue::from_static(""));
         }
-        let head = std::mem::replace(head, Request::new(()).into_parts().0);
         Ok(self.router.call(name, ctx, head, body, peer.addr).await)
-    }
-}
-
-/// `Expect: 100-continue` has been answered by the time the request is forwarded; any other expectation is passed on.
-const EXPECT_CONTINUE: ExpectContinue = ExpectContinue;
-struct ExpectContinue;
-impl ExpectContinue {
-    fn filter(&self, head: &Parts) -> HeaderName {
-        let continues = head.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        if continues { EXPECT } else { headers::RETRYABLE_REQUEST }
     }
 }
 
@@ -400,7 +405,11 @@ fn absolute_form(head: &mut Parts) {
 
 /// Whether a response counts as a success: by the verdict of the stack below or behind, else by its status.
 fn succeeded(response: &Response<Body>) -> bool {
-    match response.headers().get(headers::SUCCESS_CLASS).and_then(|v| v.to_str().ok()?.parse::<f64>().ok()) {
+    let class = response.headers().get(headers::SUCCESS_CLASS).and_then(|v| match v.as_bytes() {
+        b"1.0" => Some(1.0), // as this proxy writes it
+        _ => v.to_str().ok()?.parse::<f64>().ok(),
+    });
+    match class {
         Some(class) => class > 0.0,
         None => !response.status().is_server_error(),
     }
@@ -429,14 +438,14 @@ struct Arrived<'a> {
 impl Arrived<'_> {
     fn answer(mut self, response: &Response<Body>) {
         self.answered = true;
-        self.stack.status.response(response.status(), self.began.elapsed());
+        self.stack.status.response(response.status(), clock::since(self.began));
     }
 }
 
 impl Drop for Arrived<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.stack.status.response(StatusCode::BAD_GATEWAY, self.began.elapsed());
+            self.stack.status.response(StatusCode::BAD_GATEWAY, clock::since(self.began));
         }
     }
 }
@@ -450,7 +459,7 @@ struct Counting {
 impl Counting {
     fn finish(mut self, outcome: Outcome<'_>) {
         if let Some(f) = self.in_flight.take() {
-            f.finish(outcome, self.began.elapsed());
+            f.finish(outcome, clock::since(self.began));
         }
     }
 }
@@ -458,7 +467,7 @@ impl Counting {
 impl Drop for Counting {
     fn drop(&mut self) {
         if let Some(f) = self.in_flight.take() {
-            f.abandon_response(self.began.elapsed());
+            f.abandon_response(clock::since(self.began));
         }
     }
 }
