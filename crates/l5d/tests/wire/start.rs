@@ -214,11 +214,11 @@ fn the_default_ports_are_linkerds() {
         (MINIMAL.to_owned(), 9990),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_l5d"));
-        let mut l5d = Process::start_with_input("l5d", command.arg("-"), Some(text.as_bytes())).expect("l5d runs");
+        let l5d = Process::start_with_input("l5d", command.arg("-"), Some(text.as_bytes())).expect("l5d runs");
         let places = [format!(" on 127.0.0.1:{port}"), format!(" on /127.0.0.1:{port}")];
         // Said where it listens, or where it can't.
         wait_until(&format!("l5d to speak of port {port}"), || places.iter().any(|place| l5d.output().contains(place)));
-        if l5d.ended().is_none() && port == 9990 {
+        if port == 9990 && !l5d.output().contains("cannot listen") {
             assert_eq!(get(([127, 0, 0, 1], port).into(), "x", "/admin/ping").expect("it listens").text(), "pong");
         }
     }
