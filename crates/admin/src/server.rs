@@ -23,7 +23,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use l5d_net::{Drain, ServerTls, ServerTlsConfig, SocketOptions, SocketTimeout, Stream, TimedStream, TlsError, bind};
+use l5d_net::{
+    Drain, ServerTls, ServerTlsConfig, SocketOptions, SocketTimeout, Stream, TcpSampler, TimedStream, TlsError, bind,
+};
 use l5d_telemetry::MetricsTree;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -152,6 +154,7 @@ impl AdminServer {
             socket_options,
             tls: self.tls,
             stats,
+            sampler: TcpSampler::start(&tokio::runtime::Handle::current()),
             connections: Connections::default(),
         });
 
@@ -199,6 +202,7 @@ struct Server {
     socket_options: SocketOptions,
     tls: Option<ServerTls>,
     stats: Arc<Stats>,
+    sampler: TcpSampler,
     connections: Connections,
 }
 
@@ -210,6 +214,8 @@ impl Server {
         let begun = Instant::now();
         stats.connects.incr();
         let _open = Up::new(&stats, |stats| &stats.connections);
+        let sampled = Arc::clone(&stats);
+        let _sampled = self.sampler.watch(&tcp, move |info| sampled.sample(info));
         let ended = self.converse(tcp, drain, &place, &passed).await;
         match ended {
             Ended::ByPeer => {}

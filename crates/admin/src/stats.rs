@@ -1,12 +1,13 @@
 //! What the admin server measures of itself: `srv/adminhttp/…`, the names of a Linkerd 1 server.
 //!
-//! Left out, because nothing here can know them: `tcp_retransmits` and `tcp_send_window_size` (the kernel tells them only to
-//! `unsafe` code), and `rejected_invalid_header_names` and `…_values` (hyper refuses such requests without saying which).
+//! Left out, because nothing here can know them: `rejected_invalid_header_names` and `…_values` (hyper refuses such requests
+//! without saying which).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use l5d_net::TcpInfo;
 use l5d_telemetry::{Counter, GaugeGuard, Level, MetricsTree, Scope, Stat};
 
 /// The handles, made once per server. Two servers over one tree share the counters, their gauges add up.
@@ -36,6 +37,8 @@ pub(crate) struct Stats {
     pub(crate) socket_unwritable_ms: Counter,
     pub(crate) read_timeout: Counter,
     pub(crate) write_timeout: Counter,
+    tcp_retransmits: Counter,
+    tcp_send_window_size: Stat,
     threads: Threads,
     /// Names that Linkerd 1 has and that can't move here: the admin server knows no dtabs, deadlines and refusals.
     _still: (Vec<Counter>, Vec<Stat>),
@@ -95,6 +98,8 @@ impl Stats {
             socket_unwritable_ms: counter("socket_unwritable_ms"),
             read_timeout: counter("read_timeout"),
             write_timeout: counter("write_timeout"),
+            tcp_retransmits: counter("tcp_retransmits"),
+            tcp_send_window_size: stat("tcp_send_window_size"),
             threads: Threads::new(&scope),
             _still: still,
             scope,
@@ -114,6 +119,12 @@ impl Stats {
             self.success.incr();
         }
         self.threads.count();
+    }
+
+    /// What the kernel knows of a connection.
+    pub(crate) fn sample(&self, info: TcpInfo) {
+        self.tcp_retransmits.add(info.retransmits.into());
+        self.tcp_send_window_size.add(info.send_window);
     }
 
     /// A connection ended with this exception, by its Java name.

@@ -27,7 +27,7 @@ use std::{
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use l5d_naming::Address;
-use l5d_net::{SocketOptions, Stream};
+use l5d_net::{Sampled, SocketOptions, Stream, TcpSampler};
 use l5d_router::{
     accrual::{Accrual, AccrualStats, Transition},
     balance::{Lease, Node, Status},
@@ -56,6 +56,7 @@ pub(crate) struct EndpointContext {
     pub(crate) settings: Arc<ClientSettings>,
     pub(crate) max_head_bytes: usize,
     pub(crate) workers: usize,
+    sampler: Arc<TcpSampler>,
     built: OnceLock<EndpointMetrics>,
 }
 
@@ -66,13 +67,14 @@ impl EndpointContext {
         settings: Arc<ClientSettings>,
         max_head_bytes: usize,
         workers: usize,
+        sampler: Arc<TcpSampler>,
     ) -> Arc<Self> {
-        Arc::new(Self { label, scope, settings, max_head_bytes, workers, built: OnceLock::new() })
+        Arc::new(Self { label, scope, settings, max_head_bytes, workers, sampler, built: OnceLock::new() })
     }
 
     /// The metrics of the endpoints; they exist from the first pick on.
     pub(crate) fn metrics(&self) -> &EndpointMetrics {
-        self.built.get_or_init(|| EndpointMetrics::new(&self.scope, &self.settings))
+        self.built.get_or_init(|| EndpointMetrics::new(&self.scope, &self.settings, &self.sampler))
     }
 }
 
@@ -106,11 +108,11 @@ struct FailFastMetrics {
 }
 
 impl EndpointMetrics {
-    fn new(scope: &Scope, settings: &ClientSettings) -> Self {
+    fn new(scope: &Scope, settings: &ClientSettings, sampler: &Arc<TcpSampler>) -> Self {
         let session = &settings.session;
         let has_session = session.idle_time.is_some() || session.life_time.is_some();
         Self {
-            connections: ConnectionStats::new(scope),
+            connections: ConnectionStats::new(scope, sampler),
             connect_latency_ms: scope.stat("connect_latency_ms"),
             failed_connect_latency_ms: scope.stat("failed_connect_latency_ms"),
             cancelled_connects: scope.counter("cancelled_connects"),
@@ -389,8 +391,8 @@ impl Endpoint {
         let connected = self.establish(&settings.socket_options).await;
         connecting.0 = None;
         let took = clock::event() - began;
-        let stream = match connected {
-            Ok(stream) => stream,
+        let (stream, sampled) = match connected {
+            Ok(established) => established,
             Err(e) => {
                 metrics.failed_connect_latency_ms.add(millis(took));
                 metrics.connections.failed_connect();
@@ -401,7 +403,7 @@ impl Endpoint {
         };
         metrics.connect_latency_ms.add(millis(took));
         metrics.serial_queue.get_or_init(|| metrics.scope.scope("dispatcher").scope("serial").level("queue_size"));
-        let io = CountedIo::new(stream, &metrics.connections, &settings.socket_options);
+        let io = CountedIo::new(stream, sampled, &metrics.connections, &settings.socket_options);
         let counts = io.open_connection();
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
@@ -417,24 +419,28 @@ impl Endpoint {
         Ok(Parked { sender, link })
     }
 
-    async fn establish(&self, options: &SocketOptions) -> std::io::Result<Stream> {
+    async fn establish(&self, options: &SocketOptions) -> std::io::Result<(Stream, Sampled)> {
         let tcp = l5d_net::connect(self.address.addr, options, CONNECT_TIMEOUT).await?;
+        let connections = &self.context.metrics().connections;
+        let sampled = connections.sample(&tcp);
         let tls = match &self.context.settings.tls {
-            None => return Ok(Stream::Tcp(tcp)),
+            None => return Ok((Stream::Tcp(tcp), sampled)),
             Some(Ok(tls)) => tls,
             Some(Err(why)) => return Err(std::io::Error::other(why.clone())),
         };
-        let connections = &self.context.metrics().connections;
         let began = Instant::now();
         let result = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.connect(tcp)).await {
             Ok(result) => result,
             Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "TLS handshake timed out")),
         };
         connections.handshake(result.is_ok(), began.elapsed());
-        if result.is_err() {
-            connections.failed_handshake();
+        match result {
+            Ok(stream) => Ok((stream, sampled)),
+            Err(e) => {
+                connections.failed_handshake(sampled);
+                Err(e)
+            }
         }
-        result
     }
 
     fn connect_failed(self: &Arc<Self>, built: &Built) {

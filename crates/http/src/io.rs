@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use l5d_net::{SocketOptions, SocketTimeout, Stream, TimedStream};
+use l5d_net::{Sampled, SocketOptions, SocketTimeout, Stream, TimedStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stats::{ConnectionStats, OpenConnection};
@@ -28,9 +28,9 @@ pub(crate) struct CountedIo {
 }
 
 impl CountedIo {
-    pub(crate) fn new(stream: Stream, stats: &Arc<ConnectionStats>, options: &SocketOptions) -> Self {
+    pub(crate) fn new(stream: Stream, sampled: Sampled, stats: &Arc<ConnectionStats>, options: &SocketOptions) -> Self {
         Self {
-            open: stats.open(stream.is_tls()),
+            open: stats.open(stream.is_tls(), sampled),
             stream: TimedStream::new(stream, options),
             stats: Arc::clone(stats),
             peer_closed: false,

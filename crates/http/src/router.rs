@@ -12,7 +12,7 @@ use std::{
 
 use http::{Response, request::Parts};
 use l5d_naming::{Bound as BoundName, Dtab, Interpreter, NameTree, Path};
-use l5d_net::ServerTls;
+use l5d_net::{ServerTls, TcpSampler};
 use l5d_router::{
     cache::{Cache, CacheLease, CacheStats},
     clock, worker,
@@ -133,6 +133,8 @@ struct Lower {
     diagnostics: Arc<DiagnosticTrace>,
     runtime: tokio::runtime::Handle,
     workers: usize,
+    /// Of the connections of all servers and clients.
+    sampler: Arc<TcpSampler>,
 }
 
 impl HttpRouter {
@@ -202,6 +204,7 @@ impl HttpRouter {
             }),
             runtime: context.runtime.clone(),
             workers,
+            sampler: Arc::new(TcpSampler::start(&context.runtime)),
         });
         let router = Arc::new(Self {
             label,
@@ -351,6 +354,10 @@ impl HttpRouter {
         &self.shown_dtab
     }
 
+    pub(crate) fn sampler(&self) -> &Arc<TcpSampler> {
+        &self.lower.sampler
+    }
+
     pub(crate) fn message_limits(&self) -> MessageLimits {
         self.lower.limits
     }
@@ -438,6 +445,7 @@ impl Lower {
                 propagator: Arc::clone(&self.propagator),
                 diagnostics: Arc::clone(&self.diagnostics),
                 workers: self.workers,
+                sampler: Arc::clone(&self.sampler),
             };
             Client::new(name.id.clone(), scope.clone(), &name.addr, name.synthetic, params, &self.runtime)
         })

@@ -162,7 +162,8 @@ impl HttpServer {
             }
         };
         let certificate = stream.peer_certificate().map(|c| Arc::new(ClientCertificate::new(c)));
-        let io = CountedIo::new(stream, stats, &self.rules.socket_options);
+        let sampled = stats.sample(stream.tcp());
+        let io = CountedIo::new(stream, sampled, stats, &self.rules.socket_options);
         let counts = io.open_connection();
         let peer = Peer { addr: peer, local, certificate, connection_label: crate::filters::forwarded::random_label() };
         let limit = self.rules.idle_time.into_iter().chain(self.rules.life_time).min();

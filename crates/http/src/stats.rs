@@ -11,8 +11,10 @@ use std::{
 };
 
 use http::StatusCode;
+use l5d_net::{Sampled, TcpSampler};
 use l5d_router::stats::{Breakdown, millis};
 use l5d_telemetry::{Counter, Level, Scope, Stat};
+use tokio::net::TcpStream;
 
 /// `status/*` and `time/*`: one count and one time per response (`StatusCodeStatsFilter`).
 #[derive(Debug)]
@@ -157,14 +159,16 @@ pub(crate) struct ConnectionStats {
     pub(crate) write_timeout: Counter,
     // Held so that they exist: nothing in this runtime queues tasks by connection.
     _pending_io_events: Level,
-    pub(crate) tcp_retransmits: Counter,
-    pub(crate) tcp_send_window_size: Stat,
+    tcp_retransmits: Counter,
+    tcp_send_window_size: Stat,
+    sampler: Arc<TcpSampler>,
     exceptions: Breakdown,
     scope: Scope,
 }
 
 impl ConnectionStats {
-    pub(crate) fn new(scope: &Scope) -> Arc<Self> {
+    /// The counts of a scope; `sampler` feeds those that only the kernel knows.
+    pub(crate) fn new(scope: &Scope, sampler: &Arc<TcpSampler>) -> Arc<Self> {
         Arc::new(Self {
             connects: scope.counter("connects"),
             closes: scope.counter("closes"),
@@ -183,13 +187,23 @@ impl ConnectionStats {
             _pending_io_events: scope.level("pending_io_events"),
             tcp_retransmits: scope.counter("tcp_retransmits"),
             tcp_send_window_size: scope.stat("tcp_send_window_size"),
+            sampler: Arc::clone(sampler),
             exceptions: Breakdown::new(scope),
             scope: scope.clone(),
         })
     }
 
+    /// Counts what the kernel knows of a connection, while the result lives.
+    pub(crate) fn sample(&self, tcp: &TcpStream) -> Sampled {
+        let (retransmits, window) = (self.tcp_retransmits.clone(), self.tcp_send_window_size.clone());
+        self.sampler.watch(tcp, move |info| {
+            retransmits.add(info.retransmits.into());
+            window.add(info.send_window);
+        })
+    }
+
     /// A connection is established.
-    pub(crate) fn open(self: &Arc<Self>, tls: bool) -> Arc<OpenConnection> {
+    pub(crate) fn open(self: &Arc<Self>, tls: bool, sampled: Sampled) -> Arc<OpenConnection> {
         self.connects.incr();
         self.connections.incr();
         if tls {
@@ -199,6 +213,7 @@ impl ConnectionStats {
             stats: Arc::clone(self),
             since: Instant::now(),
             tls,
+            _sampled: sampled,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -212,9 +227,9 @@ impl ConnectionStats {
 
     /// A connection that was made and could not be used, for want of a TLS handshake: opened, and over at once. Its
     /// close is counted by [`ConnectionStats::failed_connect`].
-    pub(crate) fn failed_handshake(self: &Arc<Self>) {
+    pub(crate) fn failed_handshake(self: &Arc<Self>, sampled: Sampled) {
         self.exception(&["io.netty.handler.codec.DecoderException"]);
-        drop(self.open(false));
+        drop(self.open(false, sampled));
     }
 
     /// An exception reached the connection: `exn/<class>`.
@@ -236,6 +251,7 @@ pub(crate) struct OpenConnection {
     stats: Arc<ConnectionStats>,
     since: Instant,
     tls: bool,
+    _sampled: Sampled,
     // Written by the connection's own task only, read at its end: plain loads and stores suffice.
     received: AtomicU64,
     sent: AtomicU64,

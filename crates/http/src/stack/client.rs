@@ -37,6 +37,7 @@ use http::{
 };
 use hyper::body::Incoming;
 use l5d_naming::{Addr, AddrWatch, Address, Path};
+use l5d_net::TcpSampler;
 use l5d_router::{
     balance::{Balancer, Status},
     clock,
@@ -213,6 +214,7 @@ pub(crate) struct ClientParams {
     pub(crate) propagator: Arc<dyn Propagator>,
     pub(crate) diagnostics: Arc<DiagnosticTrace>,
     pub(crate) workers: usize,
+    pub(crate) sampler: Arc<TcpSampler>,
 }
 
 impl Client {
@@ -233,6 +235,7 @@ impl Client {
             Arc::clone(&params.settings),
             params.limits.header_bytes,
             params.workers,
+            params.sampler,
         );
         let budget = Arc::new(RetryBudget::from(&params.settings.requeue_budget));
         let retries = scope.scope("retries");

@@ -164,9 +164,9 @@ impl ServerStack {
         });
         Arc::new(Self {
             label,
+            connections: ConnectionStats::new(&scope, router.sampler()),
             router,
             rules,
-            connections: ConnectionStats::new(&scope),
             status: StatusStats::new(&scope),
             messages: MessageStats::new(&scope),
             requests: RequestStats::new(&scope),
