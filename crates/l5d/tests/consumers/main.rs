@@ -8,6 +8,7 @@
 //! `cargo test -p l5d --features consumers --test consumers [-- PART_OF_A_NAME]`; `L5D_BIN=FILE` judges another build.
 
 mod demo;
+mod fuzz;
 mod influxdb;
 mod l5d;
 mod nginx;
@@ -65,6 +66,19 @@ const CASES: &[Case] = &[
     ("statsd::gauges_come_each_interval", statsd::gauges_come_each_interval),
     ("statsd::hostile_names_make_no_bad_line", statsd::hostile_names_make_no_bad_line),
     ("statsd::an_unreachable_server_stops_nothing", statsd::an_unreachable_server_stops_nothing),
+    ("fuzz::json_is_json_and_has_every_name_once", fuzz::json_is_json_and_has_every_name_once),
+    ("fuzz::promtool_never_refuses_a_page", fuzz::promtool_never_refuses_a_page),
+    ("fuzz::the_modern_page_is_without_fault_to_promtool", fuzz::the_modern_page_is_without_fault_to_promtool),
+    ("fuzz::pushgateway_accepts_every_page", fuzz::pushgateway_accepts_every_page),
+    (
+        "fuzz::the_strict_parser_of_openmetrics_reads_back_every_page",
+        fuzz::the_strict_parser_of_openmetrics_reads_back_every_page,
+    ),
+    ("fuzz::telegraf_reads_every_page_in_protobuf", fuzz::telegraf_reads_every_page_in_protobuf),
+    ("fuzz::telegraf_takes_every_line", fuzz::telegraf_takes_every_line),
+    ("fuzz::influxdb_keeps_every_line", fuzz::influxdb_keeps_every_line),
+    ("fuzz::statsd_sees_no_bad_line", fuzz::statsd_sees_no_bad_line),
+    ("fuzz::names_of_requests_cost_no_scrape_and_no_count", fuzz::names_of_requests_cost_no_scrape_and_no_count),
 ];
 
 fn main() -> ExitCode {

@@ -26,6 +26,14 @@ impl Pushgateway {
         Self { addr, _process: process }
     }
 
+    /// Whether it accepts a body as the only one that it has.
+    pub(crate) fn takes(&self, body: &[u8]) -> Result<(), String> {
+        // Groups of one family must agree with one another, and bodies are of different processes: one at a time.
+        assert_eq!(self.put("/api/v1/admin/wipe", b"").status, 202);
+        let answer = self.put("/metrics/job/l5d", body);
+        if answer.status == 200 { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text())) }
+    }
+
     fn put(&self, path: &str, body: &[u8]) -> Reply {
         let asked =
             Downstream::connect(self.addr).and_then(|mut c| c.request("PUT", path, &[("host", "localhost")], body));

@@ -91,10 +91,18 @@ impl StatsdServer {
     }
 
     pub(crate) fn no_bad_line(&self) {
-        let stats = self.ask("stats");
-        let bad = stats.iter().find_map(|line| line.strip_prefix("messages.bad_lines_seen: "));
-        assert_eq!(bad, Some("0"), "{stats:?}");
+        assert_eq!(self.bad_lines(), 0);
         assert!(self.counter("statsd.bad_lines_seen") == 0.0);
+    }
+
+    pub(crate) fn bad_lines(&self) -> u64 {
+        let stats = self.ask("stats");
+        let bad = stats.iter().find_map(|line| line.strip_prefix("messages.bad_lines_seen: ")?.parse().ok());
+        bad.unwrap_or_else(|| panic!("{stats:?}"))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 }
 

@@ -224,7 +224,7 @@ impl Face for Influx {
         if name.is(Plain::Influx) {
             self.key.extend_from_slice(name.text().as_bytes());
         } else {
-            push_influx(&mut self.key, &shortened(name.text()));
+            push_field(&mut self.key, &shortened(name.text()));
             if self.key.is_empty() {
                 self.key.push(b'_');
             }
@@ -281,6 +281,18 @@ fn push_tag(out: &mut Vec<u8>, key: &str, value: &str) {
     if out.len() == before {
         out.truncate(start);
     }
+}
+
+/// A field key. Telegraf reads a backslash there as one with the sign behind it, whatever that is; so one of the text's own
+/// before a sign that needs another is an underscore.
+fn push_field(out: &mut Vec<u8>, text: &str) {
+    let mut kept = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let before_sign = c == '\\' && chars.peek().is_some_and(|next| matches!(next, ',' | '=' | ' '));
+        kept.push(if before_sign { '_' } else { c });
+    }
+    push_influx(out, &kept);
 }
 
 /// The text, or as much of it as the database takes and what tells it from others that begin the same.
