@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Response, StatusCode, request::Parts};
-use l5d_naming::{Dtab, Path};
+use l5d_naming::{Dtab, NameTree, Path};
 use l5d_router::{
     classify::Class,
     error::{Error, Kind},
@@ -108,13 +108,59 @@ pub(crate) fn unidentified(ctx: &Ctx) {
 
 /// An attempt's name is bound.
 #[inline]
-pub(crate) fn bound(ctx: &Ctx, client: &Path, residual: Option<&HeaderValue>) {
+pub(crate) fn bound(ctx: &Ctx, client: &Path, residual: Option<&HeaderValue>, way: impl FnOnce() -> Option<Arc<str>>) {
     if ctx.recording.is_on() {
         let residual = residual.and_then(|r| r.to_str().ok()).map_or("/".into(), cut);
-        ctx.recording.record_all(
-            &ctx.trace,
-            [Annotation::Message("namer.success".into()), fact("client", client.show()), fact("residual", residual)],
-        );
+        let annotations =
+            [Annotation::Message("namer.success".into()), fact("client", client.show()), fact("residual", residual)];
+        let way = way().map(|way| fact("l5d.dtab_path", way));
+        ctx.recording.record_all(&ctx.trace, annotations.into_iter().chain(way));
+    }
+}
+
+/// The names that lead from a logical one to a bound one, as far as the table alone tells: `/svc/web > /$/inet/127.1/80`.
+/// `None` where a namer or an interpreter knows more.
+pub(crate) fn way(dtab: &Dtab, name: &Path, client: &Path) -> Option<Arc<str>> {
+    let mut names = vec![name.clone()];
+    let mut looked_up = 0;
+    find(dtab, client, &mut names, &mut looked_up).then(|| {
+        let names: Vec<String> = names.iter().map(Path::show).collect();
+        (&*cut(&names.join(" > "))).into()
+    })
+}
+
+/// As much work as a path may be, and as deep: what binds a name has limits, too.
+const MOST_LOOKUPS: usize = 1000;
+const DEEPEST: usize = 100;
+
+/// Goes on from the last of the names.
+fn find(dtab: &Dtab, client: &Path, names: &mut Vec<Path>, looked_up: &mut usize) -> bool {
+    let last = names.last().expect("it begins with the logical name");
+    if last.starts_with(client) {
+        return true;
+    }
+    *looked_up += 1;
+    if *looked_up > MOST_LOOKUPS || names.len() > DEEPEST {
+        return false;
+    }
+    let mut next = Vec::new();
+    leaves(dtab.lookup(last), &mut next);
+    for name in next {
+        names.push(name);
+        if find(dtab, client, names, looked_up) {
+            return true;
+        }
+        names.pop();
+    }
+    false
+}
+
+fn leaves(tree: NameTree<Path>, into: &mut Vec<Path>) {
+    match tree {
+        NameTree::Leaf(name) => into.push(name),
+        NameTree::Alt(trees) => trees.into_iter().for_each(|tree| leaves(tree, into)),
+        NameTree::Union(trees) => trees.into_iter().for_each(|(_, tree)| leaves(tree, into)),
+        NameTree::Neg | NameTree::Fail | NameTree::Empty => {}
     }
 }
 
@@ -271,5 +317,32 @@ pub(crate) fn client_failed(recording: &Recording, id: &TraceId, kind: Kind, mes
             Annotation::ClientRecv,
         ];
         recording.record_all(id, timeout.into_iter().chain(failure));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_of_a_name_is_what_the_table_says() {
+        let way = |dtab: &str, client: &str| {
+            let read = |path: &str| Path::read(path).unwrap();
+            way(&Dtab::read(dtab).unwrap(), &read("/svc/web"), &read(client)).map(|way| way.to_string())
+        };
+        let dtab = "/srv=>/#/io.l5d.fs;/srv=>/$/inet/127.1/80;/svc=>/nowhere | /srv;/svc/other=>/srv/x";
+        let by_address = "/svc/web > /srv/web > /$/inet/127.1/80/web";
+        assert_eq!(way(dtab, "/$/inet/127.1/80").as_deref(), Some(by_address));
+        assert_eq!(way(dtab, "/#/io.l5d.fs/web").as_deref(), Some("/svc/web > /srv/web > /#/io.l5d.fs/web"));
+        assert_eq!(way(dtab, "/#/io.l5d.fs/other"), None);
+        assert_eq!(way("/svc=>/svc | /svc", "/x"), None, "a table without end");
+        assert_eq!(way("/svc=>9 * /a & 1 * /b; /b=>/c", "/c").as_deref(), Some("/svc/web > /b/web > /c/web"));
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(cut("short").len(), 5);
+        assert_eq!(cut(&"\u{e9}".repeat(1000)).len(), LONGEST);
+        assert_eq!(cut(&format!("a{}", "\u{e9}".repeat(1000))).len(), LONGEST - 1);
     }
 }

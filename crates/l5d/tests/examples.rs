@@ -78,7 +78,7 @@ fn the_readmes_telemetry_blocks_are_taken_beside_a_router() {
         .map(|rest| rest.split("```").next().unwrap_or_default())
         .filter(|block| block.starts_with("telemetry:"))
         .collect();
-    assert_eq!(blocks.len(), 2, "Prometheus and StatsD");
+    assert_eq!(blocks.len(), 3, "Prometheus, StatsD and traces");
     let folder = tempfile::TempDir::new().expect("a temporary folder can be made");
     let file = folder.path().join("readme.yaml");
     for block in blocks {

@@ -242,7 +242,7 @@ const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"u
     th,td{border:1px solid #ccc;padding:.2em .5em;text-align:left}td.n{text-align:right}tr.failed{background:#fdd}\
     </style></head>\n<body>\n<p><a href=\"/\">l5d</a> &middot; <a href=\"/requests.json\">the same as JSON</a></p>\n";
 
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "Timestamp",
     "Source",
     "Server",
@@ -256,7 +256,8 @@ const COLUMNS: [&str; 15] = [
     "Connect ms",
     "First byte ms",
     "Retries",
-    "Dtab",
+    "Dtab Path",
+    "Local Dtab",
     "Trace",
 ];
 
@@ -278,6 +279,7 @@ struct Row<'a> {
     first_byte_us: Option<u64>,
     attempts: usize,
     retries: usize,
+    dtab_path: &'a str,
     base_dtab: &'a str,
     local_dtab: &'a str,
     trace: String,
@@ -321,6 +323,7 @@ impl<'a> Row<'a> {
             first_byte_us: client.and_then(|span| span.event("wr")?.checked_sub(span.event("ws")?)),
             attempts: spans.iter().filter(|span| span.kind == SpanKind::Client).count(),
             retries: server.map_or(0, |span| span.events.iter().filter(|(_, name)| *name == "finagle.retry").count()),
+            dtab_path: text("l5d.dtab_path"),
             base_dtab: text("dtab.base"),
             local_dtab: text("dtab.local"),
             trace: String::from_utf8_lossy(&digits[..n]).into_owned(),
@@ -349,7 +352,11 @@ impl<'a> Row<'a> {
             },
             "attempts": self.attempts,
             "retries": self.retries,
-            "dtab": { "base": self.base_dtab, "local": self.local_dtab },
+            "dtab": {
+                "path": self.dtab_path.split(" > ").filter(|name| !name.is_empty()).collect::<Vec<_>>(),
+                "base": self.base_dtab,
+                "local": self.local_dtab,
+            },
         })
     }
 
@@ -395,8 +402,8 @@ impl<'a> Row<'a> {
         for number in [total, queue, connect, first, self.retries.to_string()] {
             cell(" class=\"n\"", &number);
         }
-        let dtab = [self.base_dtab, self.local_dtab].join(" ; ");
-        cell("", dtab.trim_matches([' ', ';']));
+        cell("", self.dtab_path);
+        cell("", self.local_dtab);
         cell("", &self.trace);
         page.push_str("</tr>\n");
     }
@@ -530,7 +537,7 @@ mod tests {
             "status": 200, "failure": null,
             "latency_us": {"total": 10_000, "queue": 30, "connect": 70, "first_byte": 6000},
             "attempts": 1, "retries": 1,
-            "dtab": {"base": "/svc=>/$/inet/127.1/80", "local": ""},
+            "dtab": {"path": ["/svc/web", "/$/inet/127.1/80/web"], "base": "/svc=>/$/inet/127.1/80", "local": ""},
         });
         assert_eq!(shown["recent"][0], expected);
         let (content_type, html) = get(&*built, "/requests", None).await;

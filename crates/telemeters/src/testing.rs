@@ -74,6 +74,7 @@ pub(crate) fn trace(n: u64, status: i64) -> Trace {
             Annotation::Message("finagle.retry".into()),
             fact("client", "/$/inet/127.1/80"),
             fact("residual", "/"),
+            fact("l5d.dtab_path", "/svc/web > /$/inet/127.1/80/web"),
         ],
     );
     at(

@@ -28,11 +28,13 @@ impl Bound {
 pub(crate) struct Leaf {
     pub(crate) bound: CacheLease<Bound>,
     pub(crate) service_stats: OnceLock<Arc<Scoped<Arc<RequestStats>>>>,
+    /// How the name came here, for traces: worked out when the first one wants to know.
+    pub(crate) way: OnceLock<Option<Arc<str>>>,
 }
 
 impl Leaf {
     pub(crate) fn new(bound: CacheLease<Bound>) -> Arc<Self> {
-        Arc::new(Self { bound, service_stats: OnceLock::new() })
+        Arc::new(Self { bound, service_stats: OnceLock::new(), way: OnceLock::new() })
     }
 }
 

@@ -286,7 +286,11 @@ impl PathStack {
         };
         let Some(leaf) = choice.pick() else { return Err(self.no_route()) };
         let bound = &leaf.bound;
-        spans::bound(ctx, bound.client.id(), bound.residual.as_ref());
+        let way = || {
+            let table = || self.base_dtab.concat(&self.local_dtab);
+            leaf.way.get_or_init(|| spans::way(&table(), &self.path, bound.client.id())).clone()
+        };
+        spans::bound(ctx, bound.client.id(), bound.residual.as_ref(), way);
         let attempt = Attempt {
             head,
             body,

@@ -1,4 +1,5 @@
-//! l5d judged by the programs that its users point at it: Prometheus, promtool, Pushgateway, Telegraf, InfluxDB, StatsD, curl, nginx.
+//! l5d judged by the programs that its users point at it: Prometheus, promtool, Pushgateway, Telegraf, InfluxDB, StatsD, curl, nginx,
+//! Zipkin, rotel and OpenTelemetry's own protos.
 //!
 //! Every program is started at most once, on loopback and on free ports, when the first case needs it, and is stopped when this
 //! process ends, also after a failure: that is why the target has a `main` of its own (statics of a usual test are never dropped).
@@ -12,6 +13,7 @@ mod fuzz;
 mod influxdb;
 mod l5d;
 mod nginx;
+mod otlp;
 mod page;
 mod programs;
 mod prometheus;
@@ -21,6 +23,7 @@ mod router;
 mod statsd;
 mod suite;
 mod telegraf;
+mod zipkin;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -79,6 +82,19 @@ const CASES: &[Case] = &[
     ("fuzz::influxdb_keeps_every_line", fuzz::influxdb_keeps_every_line),
     ("fuzz::statsd_sees_no_bad_line", fuzz::statsd_sees_no_bad_line),
     ("fuzz::names_of_requests_cost_no_scrape_and_no_count", fuzz::names_of_requests_cost_no_scrape_and_no_count),
+    (
+        "zipkin::requests_do_not_notice_a_collector_that_is_down",
+        zipkin::requests_do_not_notice_a_collector_that_is_down,
+    ),
+    ("zipkin::spans_come_back_by_scribe_and_by_http", zipkin::spans_come_back_by_scribe_and_by_http),
+    ("zipkin::spans_come_back_whatever_a_request_brings", zipkin::spans_come_back_whatever_a_request_brings),
+    ("zipkin::three_hops_are_one_trace", zipkin::three_hops_are_one_trace),
+    ("zipkin::an_application_in_the_middle_joins_by_b3", zipkin::an_application_in_the_middle_joins_by_b3),
+    ("zipkin::the_pages_curl_prints_the_zipkin_client", zipkin::the_pages_curl_prints_the_zipkin_client),
+    ("otlp::spans_decode_with_the_official_protos", otlp::spans_decode_with_the_official_protos),
+    ("otlp::deltas_lose_nothing_when_the_collector_fails", otlp::deltas_lose_nothing_when_the_collector_fails),
+    ("otlp::cumulative_values_have_one_start", otlp::cumulative_values_have_one_start),
+    ("otlp::rotel_takes_spans_and_metrics", otlp::rotel_takes_spans_and_metrics),
 ];
 
 fn main() -> ExitCode {

@@ -8,6 +8,7 @@ use crate::nginx::Nginx;
 use crate::prometheus::Prometheus;
 use crate::pushgateway::Pushgateway;
 use crate::statsd::StatsdServer;
+use crate::zipkin::Zipkin;
 
 /// Everything that was started so far. Each field is made when it is first asked for and stopped when this is dropped.
 ///
@@ -19,6 +20,7 @@ pub(crate) struct Suite {
     influxdb: OnceCell<InfluxDb>,
     statsd: OnceCell<StatsdServer>,
     nginx: OnceCell<Nginx>,
+    zipkin: OnceCell<Zipkin>,
     mesh: OnceCell<Mesh>,
     hostile: OnceCell<Hostile>,
 }
@@ -47,6 +49,11 @@ impl Suite {
 
     pub(crate) fn nginx(&self) -> &Nginx {
         self.nginx.get_or_init(Nginx::start)
+    }
+
+    /// A Zipkin server with its Scribe collector.
+    pub(crate) fn zipkin(&self) -> &Zipkin {
+        self.zipkin.get_or_init(Zipkin::start)
     }
 
     /// Three l5d processes that have had their traffic.

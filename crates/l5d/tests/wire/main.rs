@@ -25,3 +25,4 @@ mod start;
 mod targets;
 mod timeouts;
 mod tls;
+mod tracing;
