@@ -39,8 +39,9 @@ fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn TelemeterConfig>> {
     let mut fields = Fields::of(node, cx)?;
     fields.skip_kind();
     let mut buckets = Buckets::default();
-    let with: [(&str, fn(Buckets, &[f64]) -> Result<Buckets, String>); 2] =
-        [("buckets", Buckets::with_millis), ("sizeBuckets", Buckets::with_bytes)];
+    /// Takes over the bounds of one of the two keys.
+    type With = fn(Buckets, &[f64]) -> Result<Buckets, String>;
+    let with: [(&str, With); 2] = [("buckets", Buckets::with_millis), ("sizeBuckets", Buckets::with_bytes)];
     for (key, with) in with {
         let read = fields.with(key, cx, |node, cx| {
             let bounds = Vec::<f64>::from_node(node, cx)?;

@@ -289,7 +289,6 @@ pub(crate) fn the_modern_page_is_without_fault_to_promtool(suite: &Suite) {
     let page = l5d_testkit::get(node.l5d.admin(), "localhost", "/metrics").expect("the page is there").body;
     let checked = run(installed("promtool", "prometheus").args(["check", "metrics"]), &page);
     assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
-    
 }
 
 pub(crate) fn pushgateway_accepts_every_page(suite: &Suite) {
@@ -313,8 +312,11 @@ for family in text_string_to_metric_families(sys.stdin.buffer.read().decode('utf
         print(json.dumps([sample.name, sample.labels, str(sample.value)]))
 ";
 
+/// A sample's name with its labels.
+type Series = (String, Vec<(String, String)>);
+
 /// The strict parser of OpenMetrics: reads back what was written, labels and all.
-pub(crate) fn strict_openmetrics(page: &[u8]) -> Result<Vec<(String, Vec<(String, String)>)>, String> {
+pub(crate) fn strict_openmetrics(page: &[u8]) -> Result<Vec<Series>, String> {
     let parser = cached("openmetrics-0.22.1/prometheus_client/openmetrics/parser.py", "openmetrics");
     let packages = parser.ancestors().nth(3).expect("the parser is in a package");
     let mut python = Command::new("python3");
