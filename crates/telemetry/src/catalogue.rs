@@ -66,6 +66,9 @@ enum Whose {
     Tracer,
     Process,
     Statsd,
+    Zipkin,
+    Otlp,
+    OtlpClient,
 }
 
 /// A line of the tables: the keys of the path, `*` for a value; kind; name; unit; the labels that `*` stands for; help.
@@ -266,8 +269,21 @@ const STATSD: &[Row] = &[
     Row("dropped/*", C, "dropped", N, &["cause"], "Datagrams that could not be sent, and lines that fit into none (oversize), by cause"),
 ];
 
+/// What became of the traces of a Zipkin or an OTLP telemeter.
+#[rustfmt::skip]
+const TRACES: &[Row] = &[
+    Row("traces", C, "traces_sent", N, &[], "Requests whose spans the collector took"),
+    Row("retries", C, "retries", N, &[], "Batches of spans that were sent again"),
+    Row("dropped/*", C, "dropped", N, &["cause"], "Requests whose spans were not sent, or are not known to have arrived (invalid_spans: spans without an id), by cause"),
+    Row("metrics/requests", C, "metrics_requests", N, &[], "Requests with metrics that the collector took"),
+    Row("metrics/points", C, "metrics_points", N, &[], "Values of metrics that the collector took"),
+    Row("metrics/retries", C, "metrics_retries", N, &[], "Requests with metrics that were sent again"),
+    Row("metrics/failures", C, "metrics_failures", N, &[], "Requests with metrics that the collector did not take; their deltas come with the next ones"),
+    Row("metrics/left_out", C, "metrics_left_out", N, &[], "Values of metrics that the collector says it left out"),
+];
+
 impl Whose {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
         Self::Server,
         Self::Service,
         Self::Client,
@@ -277,6 +293,9 @@ impl Whose {
         Self::Tracer,
         Self::Process,
         Self::Statsd,
+        Self::Zipkin,
+        Self::Otlp,
+        Self::OtlpClient,
     ];
 
     fn prefix(self) -> &'static str {
@@ -290,6 +309,9 @@ impl Whose {
             Self::Tracer => "l5d_tracer_",
             Self::Process => "l5d_process_",
             Self::Statsd => "l5d_statsd_",
+            Self::Zipkin => "l5d_zipkin_",
+            Self::Otlp => "l5d_otlp_",
+            Self::OtlpClient => "l5d_otlp_client_",
         }
     }
 
@@ -300,7 +322,13 @@ impl Whose {
             Self::Client => &["router", "client"],
             Self::ClientService => &["router", "client", "service"],
             Self::Router => &["router"],
-            Self::Admin | Self::Tracer | Self::Process | Self::Statsd => &[],
+            Self::Admin
+            | Self::Tracer
+            | Self::Process
+            | Self::Statsd
+            | Self::Zipkin
+            | Self::Otlp
+            | Self::OtlpClient => &[],
         }
     }
 
@@ -309,6 +337,7 @@ impl Whose {
             Self::Router => ROUTER,
             Self::Process => PROCESS,
             Self::Statsd => STATSD,
+            Self::Zipkin | Self::Otlp => TRACES,
             _ => STACK,
         }
     }
@@ -325,6 +354,9 @@ impl Whose {
             Self::Tracer => "Measured at the connection to the collector of traces.",
             Self::Process => "Measured at the process.",
             Self::Statsd => "Measured at the StatsD telemeter.",
+            Self::Zipkin => "Measured at the Zipkin telemeter.",
+            Self::Otlp => "Measured at the OTLP telemeter.",
+            Self::OtlpClient => "Measured at the connection to the OTLP collector.",
         }
     }
 
@@ -340,6 +372,9 @@ impl Whose {
             ["clnt", "zipkin-tracer", _, ..] => (Self::Tracer, &[], 2),
             ["jvm", _, ..] => (Self::Process, &[], 1),
             ["statsd", _, ..] => (Self::Statsd, &[], 1),
+            ["zipkin", _, ..] => (Self::Zipkin, &[], 1),
+            ["otlp", "client", _, ..] => (Self::OtlpClient, &[], 2),
+            ["otlp", _, ..] => (Self::Otlp, &[], 1),
             _ => return None,
         })
     }

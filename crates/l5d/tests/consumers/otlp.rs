@@ -140,7 +140,7 @@ pub(crate) fn deltas_lose_nothing_when_the_collector_fails(_: &Suite) {
         assert_eq!(reply.expect("the sink answers").status, 200);
     };
     let told = || -> u64 {
-        let metrics = sink.metrics("rt.server.requests");
+        let metrics = sink.metrics("l5d_server_requests");
         let points = metrics.iter().flat_map(|metric| items(&metric["sum"]["dataPoints"]));
         points.map(|point| number(&point["asInt"])).sum()
     };
@@ -153,7 +153,7 @@ pub(crate) fn deltas_lose_nothing_when_the_collector_fails(_: &Suite) {
     }
     let failures = l5d.scrape().count("otlp/metrics/failures");
     assert!(failures >= 3, "the collector did fail: {failures}");
-    let sums = sink.metrics("rt.server.requests");
+    let sums = sink.metrics("l5d_server_requests");
     let mut end = 0;
     for point in sums.iter().flat_map(|metric| items(&metric["sum"]["dataPoints"])) {
         let (start, time) = (number(&point["startTimeUnixNano"]), number(&point["timeUnixNano"]));
@@ -165,7 +165,7 @@ pub(crate) fn deltas_lose_nothing_when_the_collector_fails(_: &Suite) {
             && m["sum"]["isMonotonic"] == true)
     );
     wait_until("a latency, exponential", || {
-        let metrics = sink.metrics("rt.server.request_latency_ms");
+        let metrics = sink.metrics("l5d_server_request_duration");
         let points = metrics.iter().flat_map(|metric| items(&metric["exponentialHistogram"]["dataPoints"]));
         points.map(|point| number(&point["count"])).sum::<u64>() == 15
     });
@@ -178,24 +178,24 @@ pub(crate) fn cumulative_values_have_one_start(_: &Suite) {
     for n in 1..=3_u64 {
         assert_eq!(get(server, "web", "/").expect("l5d answers").status, 200);
         wait_until("the request to be told", || {
-            let last = sink.metrics("rt.server.requests").pop();
+            let last = sink.metrics("l5d_server_requests").pop();
             last.is_some_and(|metric| number(&metric["sum"]["dataPoints"][0]["asInt"]) == n)
         });
     }
-    let metrics = sink.metrics("rt.server.requests");
+    let metrics = sink.metrics("l5d_server_requests");
     let starts: Vec<u64> = metrics.iter().map(|m| number(&m["sum"]["dataPoints"][0]["startTimeUnixNano"])).collect();
     assert!(starts.windows(2).all(|pair| pair[0] == pair[1]), "{starts:?}");
     let last = metrics.last().expect("there are some");
     assert_eq!(last["sum"]["aggregationTemporality"], "AGGREGATION_TEMPORALITY_CUMULATIVE");
-    assert_eq!(fact(&last["sum"]["dataPoints"][0], "rt"), "http");
+    assert_eq!(fact(&last["sum"]["dataPoints"][0], "router"), "http");
     let latency = wait_for("three latencies", Duration::from_secs(30), || {
-        let point = sink.metrics("rt.server.request_latency_ms").pop()?["histogram"]["dataPoints"][0].clone();
+        let point = sink.metrics("l5d_server_request_duration").pop()?["histogram"]["dataPoints"][0].clone();
         (number(&point["count"]) == 3).then_some(point)
     });
     let counts: Vec<u64> = items(&latency["bucketCounts"]).map(number).collect();
     assert_eq!(counts.len(), items(&latency["explicitBounds"]).count() + 1);
     assert_eq!(counts.iter().sum::<u64>(), 3);
-    assert!(!sink.metrics("jvm.uptime").is_empty() && sink.spans().is_empty());
+    assert!(!sink.metrics("l5d_process_uptime").is_empty() && sink.spans().is_empty());
 }
 
 pub(crate) fn rotel_takes_spans_and_metrics(_: &Suite) {
@@ -210,7 +210,7 @@ pub(crate) fn rotel_takes_spans_and_metrics(_: &Suite) {
     let upstream = Upstream::start(|_| Response::ok("hello"));
     let (l5d, server) = l5d(http, &upstream, "");
     assert_eq!(get(server, "web", "/only/rotel").expect("l5d answers").status, 200);
-    for wanted in ["http /svc/web", "/only/rotel", "rt.server.requests"] {
+    for wanted in ["http /svc/web", "/only/rotel", "l5d_server_requests"] {
         wait_until(&format!("rotel to show {wanted}"), || rotel.output().contains(wanted));
     }
     let scrape = l5d.scrape();

@@ -125,7 +125,7 @@ mod tests {
         let statuses = ["500 x", "404 x", "200 OK", "200 OK"].map(str::to_owned);
         let left = Arc::new(Mutex::new(statuses.into_iter()));
         let tree = MetricsTree::new();
-        let counter = tree.scope("rt").scope("http").counter("requests");
+        let counter = tree.scope("rt").scope("http").scope("server").scope("s").counter("requests");
         counter.add(5);
         let more = counter.clone();
         let collector = Collector::start_http(move |_| {
@@ -143,7 +143,7 @@ mod tests {
         wait_until(|| collector.frames().len() >= 4).await;
         trigger.drain(Instant::now() + Duration::from_secs(5)).await;
         task.await.unwrap();
-        let told: Vec<u64> = collector.frames().iter().map(|request| value(request, b"rt.requests")).collect();
+        let told: Vec<u64> = collector.frames().iter().map(|request| value(request, b"l5d_server_requests")).collect();
         assert_eq!(told[..4], [5, 6, 7, 1]);
         assert_eq!(told.iter().skip(2).sum::<u64>(), counter.value() - 1, "all of it was told, but the last answer's");
         let scope = tree.scope("otlp").scope("metrics");

@@ -1,16 +1,19 @@
 //! Metrics: `ExportMetricsServiceRequest`s, and what of them a collector has taken.
 //!
-//! Cumulative values are told since the exporter was made, or since a series appeared or began anew. Deltas are told since
+//! Names, labels and units are the modern face's (`catalogue.rs`): what a store that was told them makes of them is what
+//! it scrapes there. Cumulative values are told since the exporter was made, or since a series appeared or began anew. Deltas are told since
 //! the collector last took the series: what it did not take is part of the next delta, and its time, too. So a request that
 //! failed needs nobody's care; one that was taken must be told to [`Metrics::taken`].
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
 use super::wire::{Buffer, bytes, fixed64, message, text, varint, varint_field};
 use super::{Resource, push_resource, push_scope, push_text};
-use crate::format::labels::{Does, Spot};
+use crate::catalogue::{Family, Unit, classify, families};
+use crate::collide::Kind;
 use crate::stat::Bucket;
 use crate::tree::MetricsTree;
 use crate::visit::{MetricRef, Visitor};
@@ -80,18 +83,8 @@ enum Value {
     Stat { sum: u64, buckets: Vec<Bucket> },
 }
 
-/// Values of one name.
-struct Family {
-    unit: &'static str,
-    points: Vec<(Buffer, Option<(String, Value)>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Shape {
-    Sum,
-    Gauge,
-    Histogram,
-}
+/// A value, and what it means if it is taken.
+type Point = (Buffer, Option<(String, Value)>);
 
 /// As many values are told in one request.
 const POINTS: usize = 2000;
@@ -134,7 +127,7 @@ impl Metrics {
         }
     }
 
-    fn requests(&self, families: BTreeMap<(String, Shape), Family>, at_ns: u64) -> Vec<Request> {
+    fn requests(&self, families: BTreeMap<&'static str, (&'static Family, Vec<Point>)>, at_ns: u64) -> Vec<Request> {
         let mut requests = Vec::new();
         let (mut metrics, mut points, mut told) = (Buffer::new(), 0, Vec::new());
         let mut finish = |metrics: &mut Buffer, points: &mut usize, told: &mut Vec<_>| {
@@ -150,12 +143,12 @@ impl Metrics {
                 requests.push(Request { body, points: std::mem::take(points), told: std::mem::take(told), at_ns });
             }
         };
-        for ((name, shape), family) in families {
-            let mut left = family.points.into_iter().peekable();
+        for (_, (family, values)) in families {
+            let mut left = values.into_iter().peekable();
             while left.peek().is_some() {
                 let part: Vec<_> = left.by_ref().take(POINTS - points).collect();
                 points += part.len();
-                message(&mut metrics, 2, |out| self.push_metric(out, &name, shape, family.unit, &part));
+                message(&mut metrics, 2, |out| self.push_metric(out, family, &part));
                 told.extend(part.into_iter().filter_map(|(_, told)| told));
                 if points == POINTS {
                     finish(&mut metrics, &mut points, &mut told);
@@ -166,31 +159,25 @@ impl Metrics {
         requests
     }
 
-    fn push_metric(
-        &self,
-        out: &mut Buffer,
-        name: &str,
-        shape: Shape,
-        unit: &str,
-        points: &[(Buffer, Option<(String, Value)>)],
-    ) {
-        text(out, 1, name);
-        text(out, 3, unit);
-        let field = match (shape, self.options.histograms) {
-            (Shape::Gauge, _) => 5,
-            (Shape::Sum, _) => 7,
-            (Shape::Histogram, Histograms::Explicit) => 9,
-            (Shape::Histogram, Histograms::Exponential) => 10,
+    fn push_metric(&self, out: &mut Buffer, family: &Family, points: &[Point]) {
+        text(out, 1, name(family));
+        text(out, 2, &family.help);
+        text(out, 3, ucum(family.unit));
+        let field = match (family.kind, self.options.histograms) {
+            (Kind::Gauge, _) => 5,
+            (Kind::Counter, _) => 7,
+            (Kind::Stat, Histograms::Explicit) => 9,
+            (Kind::Stat, Histograms::Exponential) => 10,
         };
         message(out, field, |out| {
             for (point, _) in points {
                 bytes(out, 1, point);
             }
-            if shape != Shape::Gauge {
+            if family.kind != Kind::Gauge {
                 let delta = self.options.temporality == Temporality::Delta;
                 varint_field(out, 2, if delta { DELTA } else { CUMULATIVE });
             }
-            if shape == Shape::Sum {
+            if family.kind == Kind::Counter {
                 varint_field(out, 3, 1); // monotonic
             }
         });
@@ -204,9 +191,9 @@ struct Reading<'a> {
     metrics: &'a mut Metrics,
     now_ns: u64,
     path: Vec<String>,
-    families: BTreeMap<(String, Shape), Family>,
-    /// Name and labels of everything so far: no two may be the same.
-    told: HashSet<(String, Labels), RandomState>,
+    families: BTreeMap<&'static str, (&'static Family, Vec<Point>)>,
+    /// Family and labels of everything so far: no two may be the same.
+    told: HashSet<(u16, Labels), RandomState>,
 }
 
 impl Visitor for Reading<'_> {
@@ -221,12 +208,12 @@ impl Visitor for Reading<'_> {
     fn metric(&mut self, metric: MetricRef<'_>) {
         match metric {
             MetricRef::Gauge(value) if value.is_finite() => {
-                let (name, labels, unit) = self.named();
+                let Some((family, labels)) = self.named(Kind::Gauge) else { return };
                 let mut point = Buffer::new();
                 fixed64(&mut point, 3, self.now_ns);
-                fixed64(&mut point, 4, value.to_bits());
+                fixed64(&mut point, 4, family.unit.of(value).to_bits());
                 push_labels(&mut point, 7, &labels);
-                self.add(name, Shape::Gauge, unit, point, None);
+                self.add(family, point, None);
             }
             MetricRef::Gauge(_) => {}
             MetricRef::Counter(value) => self.told(Value::Counter(value)),
@@ -240,7 +227,8 @@ impl Reading<'_> {
     fn told(&mut self, value: Value) {
         // No key has a NUL in the middle of what another key could be.
         let key = self.path.join("\0");
-        let (name, labels, unit) = self.named();
+        let kind = if matches!(value, Value::Counter(_)) { Kind::Counter } else { Kind::Stat };
+        let Some((family, labels)) = self.named(kind) else { return };
         let metrics = &mut *self.metrics;
         let (since_ns, round) = (metrics.since_ns, metrics.round);
         let delta = metrics.options.temporality == Temporality::Delta;
@@ -269,99 +257,65 @@ impl Reading<'_> {
         let mut point = Buffer::new();
         fixed64(&mut point, 2, start_ns);
         fixed64(&mut point, 3, self.now_ns);
-        let shape = match shown {
+        match shown {
             Value::Counter(n) => {
                 fixed64(&mut point, 6, *n);
                 push_labels(&mut point, 7, &labels);
-                Shape::Sum
             }
             Value::Stat { sum, buckets } => {
                 let count: u64 = buckets.iter().map(|bucket| bucket.count).sum();
                 fixed64(&mut point, 4, count);
                 #[expect(clippy::cast_precision_loss, reason = "the format has nothing wider")]
-                fixed64(&mut point, 5, (*sum as f64).to_bits());
+                fixed64(&mut point, 5, family.unit.of(*sum as f64).to_bits());
                 match metrics.options.histograms {
                     Histograms::Explicit => {
-                        push_explicit(&mut point, buckets, bounds(unit));
+                        push_explicit(&mut point, buckets, family.unit);
                         push_labels(&mut point, 9, &labels);
                     }
                     Histograms::Exponential => {
-                        push_exponential(&mut point, buckets);
+                        push_exponential(&mut point, buckets, family.unit);
                         push_labels(&mut point, 1, &labels);
                     }
                 }
-                Shape::Histogram
-            }
-        };
-        self.add(name, shape, unit, point, delta.then_some((key, value)));
-    }
-
-    fn add(&mut self, name: String, shape: Shape, unit: &'static str, point: Buffer, told: Option<(String, Value)>) {
-        let family = self.families.entry((name, shape)).or_insert_with(|| Family { unit, points: Vec::new() });
-        family.points.push((point, told));
-    }
-
-    /// Name, labels and unit of the path. The names are those of the Prometheus page with points for colons; a path whose
-    /// name and labels another one has already says which it is.
-    fn named(&mut self) -> (String, Labels, &'static str) {
-        let mut name = String::new();
-        let mut labels = Labels::new();
-        let mut spot = Spot::Root;
-        for key in &self.path {
-            let (does, next) = spot.next(key);
-            spot = next;
-            match does {
-                Does::Label(label) => labels.push((label, key.clone())),
-                Does::Cause => {
-                    if let Some((_, exception)) = labels.last_mut() {
-                        exception.push(':');
-                        exception.push_str(key);
-                    }
-                }
-                Does::Name => push_name(&mut name, key),
-                Does::Exn => {
-                    labels.push(("exception", key.clone()));
-                    name.truncate(name.rfind('.').map_or(0, |at| at + 1));
-                    name.push_str("exceptions");
-                }
             }
         }
-        if name.len() > LONGEST_NAME {
-            name.truncate(LONGEST_NAME);
-        }
-        if !self.told.insert((name.clone(), labels.clone())) {
+        self.add(family, point, delta.then_some((key, value)));
+    }
+
+    fn add(&mut self, family: &'static Family, point: Buffer, told: Option<(String, Value)>) {
+        let (_, points) = self.families.entry(&family.name).or_insert_with(|| (family, Vec::new()));
+        points.push((point, told));
+    }
+
+    /// The family of the path, and its labels. `None` for what is told as a part of another.
+    fn named(&mut self, kind: Kind) -> Option<(&'static Family, Labels)> {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let found = classify(&path, kind)?;
+        let family = &families()[usize::from(found.family)];
+        let values = found.values.into_iter().map(Cow::into_owned);
+        let mut labels: Labels = family.labels.iter().copied().zip(values).collect();
+        if !self.told.insert((found.family, labels.clone())) {
+            // Two paths for one thing: each says which it is.
             labels.push(("l5d.path", self.path.join("/")));
-            self.told.insert((name.clone(), labels.clone()));
+            self.told.insert((found.family, labels.clone()));
         }
-        let last = self.path.last().map_or("", |key| key.as_str());
-        (name, labels, unit_of(last))
+        Some((family, labels))
     }
 }
 
-/// Longer names are not valid.
-const LONGEST_NAME: usize = 255;
-
-fn push_name(name: &mut String, key: &str) {
-    if !name.is_empty() {
-        name.push('.');
-    }
-    if name.is_empty() && !key.starts_with(|c: char| c.is_ascii_alphabetic()) {
-        name.push('_');
-    }
-    name.extend(key.chars().map(|c| if c.is_ascii_alphanumeric() || "_-./".contains(c) { c } else { '_' }));
+/// The name without its unit, which is told beside it: whoever stores it puts it back.
+fn name(family: &Family) -> &str {
+    let unit = family.unit.name();
+    family.name.strip_suffix(unit).filter(|_| !unit.is_empty()).map_or(&*family.name, |name| name.trim_end_matches('_'))
 }
 
-/// Linkerd's names tell their units at their end.
-fn unit_of(key: &str) -> &'static str {
-    let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| key.ends_with(suffix));
-    if ends(&["_ms", "millis", "msec", "connection_duration"]) || key == "uptime" {
-        "ms"
-    } else if ends(&["_us"]) {
-        "us"
-    } else if ends(&["bytes"]) {
-        "By"
-    } else {
-        "1"
+/// As UCUM writes it.
+fn ucum(unit: Unit) -> &'static str {
+    match unit {
+        Unit::None => "",
+        Unit::Millis | Unit::Micros => "s",
+        Unit::Bytes => "By",
+        Unit::Percent => "1",
     }
 }
 
@@ -404,10 +358,18 @@ impl Value {
     }
 }
 
-/// Times as OpenTelemetry's SDKs have them by default; sizes by fours.
-fn bounds(unit: &str) -> &'static [f64] {
+/// In the unit in which is counted: times in milliseconds much as OpenTelemetry's SDKs have them by default, and the same
+/// in microseconds; sizes by fours; small numbers.
+fn bounds(unit: Unit) -> &'static [f64] {
     match unit {
-        "By" => &[
+        Unit::Millis => &[
+            0.0, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1e3, 2.5e3, 5e3, 7.5e3, 1e4, 3e4,
+            6e4,
+        ],
+        Unit::Micros => &[
+            0.0, 100.0, 1e3, 2e3, 5e3, 1e4, 2.5e4, 5e4, 7.5e4, 1e5, 2.5e5, 5e5, 7.5e5, 1e6, 2.5e6, 5e6, 7.5e6, 1e7, 3e7,
+        ],
+        Unit::Bytes => &[
             0.0,
             64.0,
             256.0,
@@ -422,15 +384,13 @@ fn bounds(unit: &str) -> &'static [f64] {
             67_108_864.0,
             268_435_456.0,
         ],
-        _ => &[
-            0.0, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0,
-            10_000.0, 30_000.0, 60_000.0,
-        ],
+        Unit::None | Unit::Percent => &[0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0],
     }
 }
 
 /// `bucket_counts` and `explicit_bounds`. A bucket of the stat that a bound divides is counted above it.
-fn push_explicit(point: &mut Buffer, buckets: &[Bucket], bounds: &[f64]) {
+fn push_explicit(point: &mut Buffer, buckets: &[Bucket], unit: Unit) {
+    let bounds = bounds(unit);
     let mut counts = vec![0_u64; bounds.len() + 1];
     for bucket in buckets {
         #[expect(clippy::cast_precision_loss, reason = "below 2^32")]
@@ -439,12 +399,19 @@ fn push_explicit(point: &mut Buffer, buckets: &[Bucket], bounds: &[f64]) {
     }
     let packed: Buffer = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
     bytes(point, 6, &packed);
-    let packed: Buffer = bounds.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+    let packed: Buffer = bounds.iter().flat_map(|bound| unit.of(*bound).to_le_bytes()).collect();
     bytes(point, 7, &packed);
 }
 
 /// `scale`, `zero_count` and `positive`.
-fn push_exponential(point: &mut Buffer, buckets: &[Bucket]) {
+fn push_exponential(point: &mut Buffer, buckets: &[Bucket], unit: Unit) {
+    let index = |bucket: &Bucket, scale: i32| {
+        let middle = (bucket.from + bucket.below - 1) / 2;
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a logarithm of at most 2^32")]
+        let at = (unit.of(middle as f64).log2() * f64::from(scale).exp2()).ceil() as i64;
+        // The bucket above `base^index` and up to `base^(index + 1)`, where base is 2^(2^-scale).
+        at - 1
+    };
     let zero: u64 = buckets.iter().filter(|bucket| bucket.below <= 1).map(|bucket| bucket.count).sum();
     let positive = || buckets.iter().filter(|bucket| bucket.below > 1);
     let (first, last) = (positive().next(), positive().next_back());
@@ -472,14 +439,6 @@ fn push_exponential(point: &mut Buffer, buckets: &[Bucket]) {
         }
         bytes(out, 2, &packed);
     });
-}
-
-/// The bucket above `base^index` and up to `base^(index + 1)`, where base is 2^(2^-scale).
-fn index(bucket: &Bucket, scale: i32) -> i64 {
-    let middle = (bucket.from + bucket.below - 1) / 2;
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a logarithm of at most 2^32")]
-    let at = ((middle as f64).log2() * f64::from(scale).exp2()).ceil() as i64;
-    at - 1
 }
 
 fn zigzag(n: i64) -> u64 {
@@ -532,7 +491,10 @@ mod tests {
         for request in requests {
             let of_scope = messages(&messages(&request.body, 1)[0], 2);
             for metric in messages(&of_scope[0], 2) {
-                let (name, unit) = (string(&messages(&metric, 1)[0]), string(&messages(&metric, 3)[0]));
+                let (name, unit) = (
+                    string(&messages(&metric, 1)[0]),
+                    messages(&metric, 3).first().map_or(String::new(), |unit| string(unit)),
+                );
                 let (field, data) = fields(&metric).into_iter().find(|(field, _)| *field >= 5).unwrap();
                 let Found::Bytes(data) = data else { panic!("a message") };
                 let temporality = fields(&data).into_iter().find_map(|(n, found)| match found {
@@ -617,15 +579,13 @@ mod tests {
     }
 
     #[test]
-    fn names_labels_and_units() {
+    fn names_labels_and_units_are_those_of_the_modern_face() {
         let tree = MetricsTree::new();
         let client = tree.scope("rt").scope("http").scope("client").scope("/#/io.l5d.fs/web");
-        client.scope("failures").scope("a.B").counter("c.D").incr();
-        client.scope("exn").counter("e.F").incr();
+        client.scope("failures").counter("a.B").incr();
         client.counter("sent_bytes").incr();
-        let _gauge = (tree.scope("jvm").gauge("uptime", || 7.5), tree.scope("jvm").gauge("nan", || f64::NAN));
-        tree.scope("a b").counter("c/d").incr();
-        tree.scope("a_b").counter("c/d").incr();
+        let _gauge = (tree.scope("jvm").gauge("uptime", || 7500.0), tree.scope("jvm").gauge("nan", || f64::NAN));
+        tree.scope("a").counter("b/c").incr();
         let mut metrics = metrics(&tree, Temporality::Cumulative, Histograms::Explicit);
         let points = points(&metrics.collect(110 * SECOND));
         let shown: Vec<String> = points
@@ -638,15 +598,13 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "7 a_b.c/d 1 ",
-                "7 a_b.c/d 1 l5d.path=a_b/c/d",
-                "5 jvm.uptime ms ",
-                "7 rt.client.exceptions 1 rt=http,client=/#/io.l5d.fs/web,exception=e.F",
-                "7 rt.client.failures 1 rt=http,client=/#/io.l5d.fs/web,exception=a.B:c.D",
-                "7 rt.client.sent_bytes By rt=http,client=/#/io.l5d.fs/web",
+                "7 l5d_client_failures_by_cause  router=http,client=/#/io.l5d.fs/web,flag=,cause=a.B",
+                "7 l5d_client_sent By router=http,client=/#/io.l5d.fs/web",
+                "5 l5d_process_uptime s ",
+                "7 l5d_unlisted  path=a/b\\/c",
             ]
         );
-        assert_eq!(points[2].number(4), Some(7.5_f64.to_bits()));
+        assert_eq!(points[2].number(4), Some(7.5_f64.to_bits()), "seconds");
     }
 
     #[test]
@@ -662,9 +620,9 @@ mod tests {
         let requests = metrics.collect(110 * SECOND);
         let points = points(&requests);
         let point = &points[0];
-        assert_eq!((point.field, &*point.name, &*point.unit), (9, "rt.service.request_latency_ms", "ms"));
+        assert_eq!((point.field, &*point.name, &*point.unit), (9, "l5d_service_request_duration", "s"));
         assert_eq!(point.number(4), Some(15));
-        assert_eq!(f64::from_bits(point.number(5).unwrap()), 3.0 + 28.0 + 25_000.0 + 9_999_999.0);
+        assert_eq!(f64::from_bits(point.number(5).unwrap()), (3.0 + 28.0 + 25_000.0 + 9_999_999.0) / 1e3);
         let (counts, bounds) = (point.packed64(6), point.packed64(7));
         assert_eq!(counts.len(), bounds.len() + 1);
         assert_eq!(counts.iter().sum::<u64>(), 15);
@@ -674,7 +632,7 @@ mod tests {
         stat.add(7);
         snapshots.tick();
         let next = points_of(&mut metrics, 120);
-        assert_eq!((next[0].number(4), f64::from_bits(next[0].number(5).unwrap())), (Some(1), 7.0));
+        assert_eq!((next[0].number(4), f64::from_bits(next[0].number(5).unwrap())), (Some(1), 0.007));
         assert_eq!(next[0].start_s, Some(110));
     }
 
@@ -685,9 +643,9 @@ mod tests {
     #[test]
     fn exponential_histograms_keep_values_in_their_place() {
         let tree = MetricsTree::new();
-        let stat = tree.scope("x").stat("y_ms");
+        let stat = tree.scope("rt").scope("http").scope("service").scope("x").stat("request_latency_ms");
         let snapshots = Snapshotter::new(&tree);
-        for value in [0, 1, 2, 4, 1000, 1000] {
+        for value in [0, 1, 2, 4, 900, 900] {
             stat.add(value);
         }
         snapshots.tick();
@@ -709,7 +667,7 @@ mod tests {
                 (0..counts.len()).find(|&i| value <= base.powf((offset + i as i64 + 1) as f64) * 1.000_001).unwrap();
             counts[at]
         };
-        assert_eq!([1.0, 2.0, 4.0, 1000.0].map(held), [1, 1, 1, 2]);
+        assert_eq!([0.001, 0.002, 0.004, 0.9].map(held), [1, 1, 1, 2]);
         assert_eq!(counts.iter().map(|&n| u64::from(n)).sum::<u64>(), 5);
     }
 
