@@ -32,7 +32,7 @@ use crate::gauge::{GaugeGuard, Read};
 use crate::history::entry::{Entry, Gone, Kept, Sampling, Scratch, Sums, Time};
 use crate::tree::{MetricsTree, Place, Shape, Shared};
 
-pub use json::{List, Series, Sort, WrongQuery};
+pub use json::{List, Listed, Row, Series, Sort, WrongQuery};
 pub use scope::{Column, ScopeKind};
 
 /// Seconds in a step of the coarse ring.

@@ -222,7 +222,7 @@ impl History {
     }
 
     /// Scopes with their numbers of now.
-    pub fn list_json(&self, list: &List) -> String {
+    pub fn list(&self, list: &List) -> Listed {
         let state = self.state();
         let search = list.search.as_ref().map(|text| text.to_lowercase()).filter(|text| !text.is_empty());
         let is = |wanted: &Option<String>, text: &str| wanted.as_deref().is_none_or(|w| w == text);
@@ -235,10 +235,11 @@ impl History {
                     || (entry.kind == ScopeKind::Pair && is(&list.client, entry.client.as_deref().unwrap_or(""))))
                 && (list.service.is_none() || (entry.kind == ScopeKind::Pair && is(&list.service, &entry.name)))
         };
-        let mut total = 0;
+        let (mut total, mut failing) = (0, 0);
         let mut matched: Vec<(&Entry, f64)> = Vec::new();
         for entry in state.routers.iter().flat_map(Router::entries).filter(chosen) {
             total += 1;
+            failing += usize::from(entry.now.is_failing());
             if search.as_ref().is_none_or(|text| entry.name.to_lowercase().contains(text)) {
                 matched.push((entry, key(list.sort, entry)));
             }
@@ -252,20 +253,160 @@ impl History {
         if list.reverse {
             matched.reverse();
         }
-        let failing = matched.iter().filter(|(entry, _)| entry.now.is_failing()).count();
+        let page = matched.iter().skip(list.offset).take(list.limit);
+        let rows = page.map(|(entry, _)| Row::of(entry, state.now, list.spark)).collect();
+        Listed { now: state.now, total, failing, matched: matched.len(), rows }
+    }
+
+    /// Scopes with their numbers of now, as JSON.
+    pub fn list_json(&self, list: &List) -> String {
+        let listed = self.list(list);
         let mut out = format!(
-            "{{\"now\":{},\"total\":{total},\"matched\":{},\"failing\":{failing},\"rows\":[",
-            state.now,
-            matched.len()
+            "{{\"now\":{},\"total\":{},\"matched\":{},\"failing\":{},\"rows\":[",
+            listed.now, listed.total, listed.matched, listed.failing
         );
-        for (i, (entry, _)) in matched.iter().skip(list.offset).take(list.limit).enumerate() {
+        for (i, row) in listed.rows.iter().enumerate() {
             if i > 0 {
                 out.push(',');
             }
-            row(&mut out, entry, state.now, list.spark);
+            row.write(&mut out);
         }
         out.push_str("]}");
         out
+    }
+}
+
+/// A list of scopes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// The second that the numbers are of, since 1970.
+    pub now: u64,
+    /// How many scopes there are of what was asked for, whatever was searched.
+    pub total: usize,
+    /// How many of those fail.
+    pub failing: usize,
+    /// How many were found.
+    pub matched: usize,
+    /// Those of them that are on the page.
+    pub rows: Vec<Row>,
+}
+
+/// A scope with its numbers of now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Its keys, joined.
+    pub scope: String,
+    /// What it is.
+    pub kind: ScopeKind,
+    /// Its router's label.
+    pub router: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Of a pair: the client's name.
+    pub client: Option<Arc<str>>,
+    /// All requests so far.
+    pub requests: u64,
+    /// Those that went well.
+    pub success: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// What was sent once more.
+    pub retries: u64,
+    /// Requests in flight.
+    pub pending: u64,
+    /// Requests of the last ten seconds.
+    pub requests_10s: u64,
+    /// What went wrong in the last ten seconds.
+    pub bad_10s: u64,
+    /// Median, 99th percentile and maximum of the last ten whole seconds; of the last minute when there are no rings.
+    pub latency: Option<[u64; 3]>,
+    /// Of routers, servers and clients: open connections.
+    pub connections: Option<u64>,
+    /// Of clients: addresses, and how many of them may be picked.
+    pub endpoints: Option<(u64, u64)>,
+    /// Whether a hundredth or more of the last ten seconds failed.
+    pub failing: bool,
+    /// Since when it fails, with pauses of less than a minute; 0 when it doesn't.
+    pub failing_since: u64,
+    /// Since when requests wait and none ends; 0 when that is not so.
+    pub stuck_since: u64,
+    /// Whether it has rings.
+    pub kept: bool,
+    /// Requests and failures of the last five minutes, in steps of five seconds.
+    pub spark: Option<[Vec<Option<u64>>; 2]>,
+}
+
+impl Row {
+    fn of(entry: &Entry, second: u64, spark: bool) -> Self {
+        let now = &entry.now;
+        let rings = entry.kept.as_ref().filter(|_| spark);
+        Self {
+            scope: entry.path.to_string(),
+            kind: entry.kind,
+            router: Arc::clone(&entry.router),
+            name: Arc::clone(&entry.name),
+            client: entry.client.clone(),
+            requests: now.requests,
+            success: now.success,
+            failures: now.failures,
+            retries: now.retries,
+            pending: now.pending,
+            requests_10s: now.in_ten_seconds(),
+            bad_10s: now.bad_in_ten_seconds(),
+            latency: now.latency,
+            connections: now.connections,
+            endpoints: now.endpoints,
+            failing: now.is_failing(),
+            failing_since: now.failing_since,
+            stuck_since: now.stuck_since,
+            kept: entry.kept.is_some(),
+            spark: rings.map(|kept| [REQUESTS, FAILURES].map(|column| five_seconds(&kept.fine, column, second))),
+        }
+    }
+
+    fn write(&self, out: &mut String) {
+        out.push_str("{\"scope\":");
+        string(out, &self.scope);
+        let _ = write!(out, ",\"kind\":\"{}\",\"router\":", self.kind.name());
+        string(out, &self.router);
+        out.push_str(",\"name\":");
+        string(out, &self.name);
+        if let Some(client) = &self.client {
+            out.push_str(",\"client\":");
+            string(out, client);
+        }
+        for (name, value) in [
+            ("requests", Some(self.requests)),
+            ("success", Some(self.success)),
+            ("failures", Some(self.failures)),
+            ("retries", Some(self.retries)),
+            ("pending", Some(self.pending)),
+            ("requests_10s", Some(self.requests_10s)),
+            ("bad_10s", Some(self.bad_10s)),
+            ("p50", self.latency.map(|l| l[0])),
+            ("p99", self.latency.map(|l| l[1])),
+            ("max", self.latency.map(|l| l[2])),
+            ("connections", self.connections),
+            ("endpoints", self.endpoints.map(|e| e.0)),
+            ("available", self.endpoints.map(|e| e.1)),
+            ("failing_since", Some(self.failing_since).filter(|&since| since > 0)),
+            ("stuck_since", Some(self.stuck_since).filter(|&since| since > 0)),
+        ] {
+            if let Some(value) = value {
+                let _ = write!(out, ",\"{name}\":{value}");
+            }
+        }
+        let _ = write!(out, ",\"failing\":{},\"kept\":{}", self.failing, self.kept);
+        if let Some(spark) = &self.spark {
+            let _ = write!(out, ",\"spark\":{{\"step\":{}", SPARK.1);
+            for (name, points) in ["requests", "failures"].into_iter().zip(spark) {
+                let _ = write!(out, ",\"{name}\":[");
+                values(out, points.iter().copied());
+                out.push(']');
+            }
+            out.push('}');
+        }
+        out.push('}');
     }
 }
 
@@ -292,65 +433,16 @@ fn key(sort: Sort, entry: &Entry) -> f64 {
     }
 }
 
-fn row(out: &mut String, entry: &Entry, second: u64, spark: bool) {
-    let now = &entry.now;
-    out.push_str("{\"scope\":");
-    string(out, &entry.path);
-    let _ = write!(out, ",\"kind\":\"{}\",\"router\":", entry.kind.name());
-    string(out, &entry.router);
-    out.push_str(",\"name\":");
-    string(out, &entry.name);
-    if let Some(client) = &entry.client {
-        out.push_str(",\"client\":");
-        string(out, client);
-    }
-    let _ = write!(
-        out,
-        ",\"requests\":{},\"success\":{},\"failures\":{},\"retries\":{},\"pending\":{},\"requests_10s\":{},\"bad_10s\":{}",
-        now.requests,
-        now.success,
-        now.failures,
-        now.retries,
-        now.pending,
-        now.in_ten_seconds(),
-        now.bad_in_ten_seconds(),
-    );
-    if let Some([p50, p99, max]) = now.latency {
-        let _ = write!(out, ",\"p50\":{p50},\"p99\":{p99},\"max\":{max}");
-    }
-    if let Some(connections) = now.connections {
-        let _ = write!(out, ",\"connections\":{connections}");
-    }
-    if let Some((endpoints, available)) = now.endpoints {
-        let _ = write!(out, ",\"endpoints\":{endpoints},\"available\":{available}");
-    }
-    let _ = write!(out, ",\"failing\":{}", now.is_failing());
-    for (name, since) in [("failing_since", now.failing_since), ("stuck_since", now.stuck_since)] {
-        if since > 0 {
-            let _ = write!(out, ",\"{name}\":{since}");
-        }
-    }
-    let _ = write!(out, ",\"kept\":{}", entry.kept.is_some());
-    if let Some(kept) = entry.kept.as_ref().filter(|_| spark) {
-        out.push_str(",\"spark\":{\"step\":5");
-        for (name, column) in [("requests", REQUESTS), ("failures", FAILURES)] {
-            let _ = write!(out, ",\"{name}\":[");
-            values(out, five_seconds(&kept.fine, column, second));
-            out.push(']');
-        }
-        out.push('}');
-    }
-    out.push('}');
-}
-
 /// What came in each five seconds that have ended, oldest first.
-fn five_seconds(ring: &Ring, column: usize, second: u64) -> impl Iterator<Item = Option<u64>> {
+fn five_seconds(ring: &Ring, column: usize, second: u64) -> Vec<Option<u64>> {
     let (points, step) = SPARK;
     let last = second / step;
-    ((last + 1).saturating_sub(points)..=last).map(move |point| {
-        let seconds = (point.saturating_sub(1)) * step + 1..=point * step;
+    let steps = (last + 1).saturating_sub(points)..=last;
+    let came = steps.map(|point| {
+        let seconds = point.saturating_sub(1) * step + 1..=point * step;
         seconds.filter_map(|second| ring.value(second, column)).reduce(|a, b| a + b)
-    })
+    });
+    came.collect()
 }
 
 fn values(out: &mut String, values: impl Iterator<Item = Option<u64>>) {
