@@ -15,6 +15,11 @@ export async function read(url, options) {
   return answer.json();
 }
 
+/** Whether the proxy has a page: a telemeter's is there when the telemeter is configured. */
+export function here(path) {
+  return document.body.dataset.has.split(" ").includes(path);
+}
+
 /** `?a=1&b=2`, without what is undefined; lists give a parameter several times. */
 export function query(parameters) {
   const search = new URLSearchParams();

@@ -46,7 +46,7 @@ export class Chip {
 }
 
 const COLUMNS = {
-  rate: { title: "requests", sort: "rate", of: (row) => rate(row.requests_10s / 10), hint: "over the last 10 s" },
+  rate: { title: "requests", sort: "rate", of: (row) => rate(row.requests_10s / row.seconds), hint: "over the last 10 s" },
   success: { title: "success", sort: "failures", of: (row) => percent(success(row)), hint: "over the last 10 s" },
   p50: { title: "p50", of: (row) => ms(row.p50), wide: true, hint: "over the last 10 s" },
   p99: { title: "p99", sort: "p99", of: (row) => ms(row.p99), hint: "over the last 10 s" },

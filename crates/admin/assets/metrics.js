@@ -1,7 +1,7 @@
 // Every metric by its name: value, meaning where it is known, and how it moved while the page was open.
 
 import { Trail } from "./chart.js";
-import { every, query, read } from "./data.js";
+import { every, here, query, read } from "./data.js";
 import { arrange, h, say } from "./dom.js";
 import { count, NONE, short } from "./format.js";
 
@@ -10,6 +10,7 @@ const SIZE = 100;
 /** Help by family, from the modern page, when there is one. */
 async function meanings() {
   const help = new Map();
+  if (!here("/metrics")) return help;
   try {
     const answer = await fetch("/metrics", { headers: { accept: "text/plain" }, signal: AbortSignal.timeout(10000) });
     if (!answer.ok || !(answer.headers.get("content-type") ?? "").startsWith("text/plain")) return help;

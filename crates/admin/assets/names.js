@@ -21,7 +21,7 @@ const WORDS = {
 function node(tree, weight) {
   const rule = tree.dentry ? h("code", { class: "rule" }, `${tree.dentry.prefix} ⇒ ${tree.dentry.dst}`) : undefined;
   const name = h("strong", { class: "name" }, tree.path ?? tree.name ?? "");
-  const line = [weight === undefined ? undefined : h("span", { class: "chip idle" }, `weight ${weight}`), name, rule];
+  const line = [weight === undefined ? undefined : [h("span", { class: "chip idle" }, `weight ${weight}`), " "], name, rule, " "];
   switch (tree.type) {
     case "delegate": return h("li", {}, line, h("ol", {}, node(tree.delegate)));
     case "transformation": return h("li", {}, line, h("span", { class: "chip idle" }, `transformed by ${tree.name}`), h("ol", {}, node(tree.tree)));
@@ -39,7 +39,6 @@ function node(tree, weight) {
   }
 }
 
-/** The reason why a delegation could not be told. */
 export async function show(main) {
   const given = new URLSearchParams(location.search);
   const config = await read("/config.json").catch(() => ({ routers: [] }));

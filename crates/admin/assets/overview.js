@@ -38,11 +38,21 @@ class Verdict {
       read("/admin/scope.json" + query({ scope: row.scope })),
       row.kind === "service" ? read("/admin/scopes.json" + query({ kind: "pair", router: row.router, service: row.name, limit: 10 })) : { rows: [] },
     ]);
+    const where = pairs.rows.filter((pair) => pair.bad_10s > 0);
     const before = this.known.get(row.scope);
     const all = causes(metrics);
     const fresh = before ? all.map((one) => ({ ...one, count: one.count - (before.get(one.name) ?? 0) })).filter((one) => one.count > 0) : [];
     this.known.set(row.scope, this.age(before, all));
-    return { row, why: (fresh.length ? fresh : all).sort((a, b) => b.count - a.count)[0], where: pairs.rows.filter((pair) => pair.bad_10s > 0) };
+    const why = (fresh.length ? fresh : all).sort((a, b) => b.count - a.count)[0];
+    return { row, why: why && { ...why, status: await this.status(row, why, where[0], metrics) }, where };
+  }
+
+  /** The status that an upstream's failed answers have most of; only its client knows. */
+  async status(row, why, pair, metrics) {
+    if (!why.name.includes("ResponseClassification")) return undefined;
+    if (pair) metrics = await read("/admin/scope.json" + query({ scope: `rt/${pair.router}/client/${pair.client}` }));
+    const found = Object.entries(metrics).filter(([name]) => /^status\/[45]\d\d$/.test(name) && !name.startsWith("status/404"));
+    return found.sort(([, a], [, b]) => b - a).map(([name]) => name.slice(7)).find((status) => status.startsWith("5")) ?? found[0]?.[0].slice(7);
   }
 
   /** Counts as they were some ten seconds ago. */
@@ -82,8 +92,8 @@ class Verdict {
         return h(
           "li",
           {},
-          h("p", {}, h("a", { href: address(row) }, h("strong", {}, row.name)), ` ${word}`, since ? ` since ${clock(since)} (${span(now - since)})` : "", share === undefined ? "" : ` · ${percent(1 - share)} of ${rate(row.requests_10s / 10)} fail`),
-          why ? h("p", { class: "why" }, "why: ", cause(why.name)) : undefined,
+          h("p", {}, h("a", { href: address(row) }, h("strong", {}, row.name)), ` ${word}`, since ? ` since ${clock(since)} (${span(now - since)})` : "", share === undefined ? "" : ` · ${percent(1 - share)} of ${rate(row.requests_10s / row.seconds)} fail`),
+          why ? h("p", { class: "why" }, "why: ", cause(why.name, why.status)) : undefined,
           where.length ? h("p", { class: "where" }, "where: ", where.slice(0, 3).map((pair, i) => [i ? ", " : "", h("a", { href: address({ ...pair, kind: "client", name: pair.client }) }, pair.client)]), where.length > 3 ? ` and ${where.length - 3} more` : "") : undefined,
         );
       }).concat(shown.length > TOLD ? [h("li", {}, h("a", { href: "#services" }, `and ${shown.length === 20 ? "many" : shown.length - TOLD} more`))] : []),
@@ -92,7 +102,7 @@ class Verdict {
 }
 
 const NUMBERS = [
-  ["requests", (row) => rate(row.requests_10s / 10)],
+  ["requests", (row) => rate(row.requests_10s / row.seconds)],
   ["success", (row) => percent(success(row))],
   ["p50", (row) => ms(row.p50)],
   ["p99", (row) => ms(row.p99)],

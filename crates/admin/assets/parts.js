@@ -21,7 +21,8 @@ const MEANINGS = [
 ];
 
 /** A cause in words. */
-export function cause(name) {
+export function cause(name, status) {
+  if (status) return `the upstream answers ${status}`;
   const last = name.split("/").at(-1);
   const found = MEANINGS.find(([ending]) => name.includes(ending));
   const short = last.split(".").at(-1);

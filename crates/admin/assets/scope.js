@@ -10,7 +10,7 @@ import { cause, causes, Spans } from "./parts.js";
 const PATH = { service: "service", client: "client", server: "server" };
 
 const NUMBERS = [
-  ["requests", (row) => rate(row.requests_10s / 10)],
+  ["requests", (row) => rate(row.requests_10s / row.seconds)],
   ["success", (row) => percent(success(row))],
   ["p50", (row) => ms(row.p50)],
   ["p99", (row) => ms(row.p99)],
@@ -46,7 +46,7 @@ class Table {
     this.key = key;
     arrange(
       this.body,
-      rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.map((cell) => h("td", { class: cell?.text === undefined ? "number" : undefined }, cell?.text ?? cell)))),
+      rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.map((cell) => h("td", { class: cell?.text === undefined ? "number" : "words" }, cell?.text ?? cell)))),
     );
   }
 }

@@ -1,6 +1,6 @@
 // Recent requests, as the telemeter io.l5d.recentRequests tells them.
 
-import { every, read } from "./data.js";
+import { every, here, read } from "./data.js";
 import { arrange, h, say } from "./dom.js";
 import { count } from "./format.js";
 
@@ -22,12 +22,7 @@ export async function show(main) {
   main.replaceChildren(h("h1", {}, "Requests"), note, table);
   every(1000, async () => {
     if (hold.getAttribute("aria-pressed") === "true") return undefined;
-    let answer;
-    try {
-      answer = await read("/requests.json");
-    } catch (error) {
-      if (error.status !== 404) throw error;
-    }
+    const answer = here("/requests.json") ? await read("/requests.json") : undefined;
     return () => {
       note.hidden = answer !== undefined;
       table.hidden = answer === undefined;

@@ -94,7 +94,9 @@ impl Dashboard {
         let more = items.filter(|item| !item.url.ends_with(".json") && !own(&item.url));
         // Pages for programs stand at the foot.
         let (plain, more) = more.partition(|item: &NavItem| item.url.starts_with("/admin/metrics/"));
-        let shell = Arc::new(Shell { version: self.version.clone(), files: files(), more, plain });
+        let has: Vec<&str> = others.iter().map(|handler| handler.path.as_str()).collect();
+        let has = has.join(" ");
+        let shell = Arc::new(Shell { version: self.version.clone(), files: files(), more, plain, has });
         let mut handlers = data::handlers(&self.tree, &self.history);
         handlers.push(grafana::handler(Arc::clone(&self.history)));
         for (path, title, _) in PAGES {
@@ -126,6 +128,8 @@ struct Shell {
     files: String,
     more: Vec<NavItem>,
     plain: Vec<NavItem>,
+    /// Which pages there are besides: what is not configured is not asked for.
+    has: String,
 }
 
 impl Shell {
@@ -137,7 +141,8 @@ impl Shell {
         };
         let own = PAGES.iter().filter(|(.., listed)| *listed).map(|(url, name, _)| link(url, name));
         let nav: String = own.chain(self.more.iter().map(|item| link(&item.url, &item.name))).collect();
-        let plain: String = self.plain.iter().map(|item| format!(" · {}", link(&item.url, &item.name).trim_end())).collect();
+        let plain: String =
+            self.plain.iter().map(|item| format!(" · {}", link(&item.url, &item.name).trim_end())).collect();
         let front = matches!(path, "/" | "/services");
         let refresh = if front { "<noscript><meta http-equiv=\"refresh\" content=\"10\"></noscript>\n" } else { "" };
         let without = if front {
@@ -153,7 +158,7 @@ impl Shell {
              <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title} · l5d</title>\n{refresh}\
              <link rel=\"icon\" href=\"{files}/icon.svg\">\n<link rel=\"stylesheet\" href=\"{files}/dashboard.css\">\n\
              <script type=\"module\" src=\"{files}/main.js\"></script>\n</head>\n\
-             <body>\n<a class=\"skip\" href=\"#main\">Skip to content</a>\n\
+             <body data-has=\"{has}\">\n<a class=\"skip\" href=\"#main\">Skip to content</a>\n\
              <header>\n<a class=\"brand\" href=\"/\"><img src=\"{files}/icon.svg\" alt=\"\" width=\"22\" height=\"22\"> l5d</a>\n\
              <nav aria-label=\"Pages\">\n{nav}</nav>\n<p id=\"state\" role=\"status\"></p>\n</header>\n\
              <main id=\"main\" tabindex=\"-1\">\n{without}{body}</main>\n\
@@ -161,6 +166,7 @@ impl Shell {
              <a href=\"/admin/metrics.json?pretty=1\">metrics.json</a> · <a href=\"/admin/grafana.json\">Grafana dashboard</a>{plain}</footer>\n\
              </body>\n</html>\n",
             version = escaped(&self.version),
+            has = escaped(&self.has),
         )
     }
 }

@@ -82,7 +82,7 @@ fn write_row(out: &mut String, row: &Row) {
     let _ = writeln!(
         out,
         "<tr><td>{name}</td><td>{state}</td><td>{:.1}</td><td>{success}</td><td>{p50}</td><td>{p99}</td><td>{}</td><td>{}</td></tr>",
-        row.requests_10s as f64 / 10.0,
+        row.requests_10s as f64 / row.seconds.max(1) as f64,
         row.pending,
         row.requests
     );

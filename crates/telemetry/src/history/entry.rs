@@ -76,6 +76,8 @@ pub(crate) struct Now {
     pub(crate) failures: u64,
     pub(crate) retries: u64,
     pub(crate) pending: u64,
+    /// The second that it was first looked at; 0 before.
+    first: u64,
     /// What came in each of the last ten seconds, by the second's last digit.
     last_requests: [u32; 10],
     last_bad: [u32; 10],
@@ -95,6 +97,11 @@ pub(crate) struct Now {
 }
 
 impl Now {
+    /// How many of the last ten seconds it has been there for: 10, but for a new one.
+    pub(crate) fn seconds(&self, now: u64) -> u64 {
+        (now.saturating_sub(self.first) + 1).min(10)
+    }
+
     /// Requests in the last ten seconds.
     pub(crate) fn in_ten_seconds(&self) -> u64 {
         self.last_requests.iter().map(|&n| u64::from(n)).sum()
@@ -112,6 +119,9 @@ impl Now {
     }
 
     fn note(&mut self, time: Time, requests: u64, bad: u64) {
+        if self.first == 0 {
+            self.first = time.now;
+        }
         let spread = time.passed.min(10);
         for back in 0..spread {
             let at = ((time.now - back) % 10) as usize;

@@ -314,6 +314,8 @@ pub struct Row {
     pub retries: u64,
     /// Requests in flight.
     pub pending: u64,
+    /// How many seconds the next two numbers are of: ten, unless the scope is younger.
+    pub seconds: u64,
     /// Requests of the last ten seconds.
     pub requests_10s: u64,
     /// What went wrong in the last ten seconds.
@@ -351,6 +353,7 @@ impl Row {
             failures: now.failures,
             retries: now.retries,
             pending: now.pending,
+            seconds: now.seconds(second),
             requests_10s: now.in_ten_seconds(),
             bad_10s: now.bad_in_ten_seconds(),
             latency: now.latency,
@@ -381,6 +384,7 @@ impl Row {
             ("failures", Some(self.failures)),
             ("retries", Some(self.retries)),
             ("pending", Some(self.pending)),
+            ("seconds", Some(self.seconds)),
             ("requests_10s", Some(self.requests_10s)),
             ("bad_10s", Some(self.bad_10s)),
             ("p50", self.latency.map(|l| l[0])),
