@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use http::StatusCode;
 
-use crate::{Handler, Response};
+use crate::{Dashboard, Handler, Response};
 
 /// The handlers with the pages that list them: `/`, `/admin` and `/admin/index.txt`. A handler given for one of these paths is
 /// used in its place.
@@ -25,13 +25,20 @@ pub fn with_index(handlers: Vec<Handler>) -> Vec<Handler> {
     all
 }
 
+/// The handlers with the dashboard, and with the pages that list all of them.
+pub fn with_dashboard(handlers: Vec<Handler>, dashboard: Dashboard) -> Vec<Handler> {
+    let mut all = dashboard.handlers(&handlers);
+    all.extend(handlers);
+    with_index(all)
+}
+
 /// `/admin/index.txt`: each path on a line of its own, sorted.
 fn paths(handlers: &[Handler]) -> String {
     let paths: BTreeSet<&str> = handlers.iter().map(|handler| handler.path.as_str()).chain(["/"]).collect();
     paths.into_iter().map(|path| format!("{path}\n")).collect()
 }
 
-/// The front page: a plain list of what is in the navigation.
+/// The front page where there is no dashboard: a plain list of what is in the navigation.
 fn front(handlers: &[Handler]) -> String {
     let mut links = String::new();
     for item in handlers.iter().filter_map(|handler| handler.nav.as_ref()) {
@@ -49,7 +56,7 @@ pub(crate) fn nowhere(path: &str, html: bool) -> Response {
         "<h1>404</h1>\n<p>There is nothing at <code>{}</code>.</p>\n<p><a href=\"/\">l5d</a></p>\n",
         escaped(path)
     );
-    Response::html(document("404", &body)).with_status(StatusCode::NOT_FOUND)
+    Response::html(document("404", &body)).with_status(StatusCode::NOT_FOUND).secured()
 }
 
 fn document(title: &str, body: &str) -> String {
@@ -60,7 +67,7 @@ fn document(title: &str, body: &str) -> String {
 }
 
 /// Text as HTML, also within quotes.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -1,11 +1,12 @@
 //! The admin server, its handlers and its security. Knows no router.
 //!
-//! The binary collects [`Handler`]s from everything it has built, adds [`base_handlers`] and their [index](with_index), and
+//! The binary collects [`Handler`]s from everything it has built, adds [`base_handlers`] and their [dashboard](with_dashboard), and
 //! gives them to an [`AdminServer`], which listens from [`AdminServer::bind`] on and answers while [`AdminServer::serve`] runs. What a
 //! handler says is a [`Response`]; pages of metrics are pulled piece by piece while they are sent, so their size costs no
 //! memory and a slow reader costs nobody else anything.
 
 mod body;
+mod dashboard;
 mod encoding;
 mod grace;
 mod handler;
@@ -29,9 +30,10 @@ use std::sync::Arc;
 
 use l5d_telemetry::MetricsTree;
 
+pub use dashboard::Dashboard;
 pub use grace::parse_duration;
 pub use handler::{BoxFuture, Handler, NavItem};
-pub use index::with_index;
+pub use index::{with_dashboard, with_index};
 pub use info::ServerInfo;
 pub use logging::LogLevels;
 pub use metrics::metrics_handler;

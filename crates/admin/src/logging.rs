@@ -1,7 +1,7 @@
 //! `/logging.json`: shows and changes the levels of the loggers.
 //!
 //! What loggers there are, and what a level does, is the binary's affair. Setting an unknown logger or level is answered with
-//! 200, as Linkerd 1 does; the log says that nothing came of it.
+//! 200, as Linkerd 1 does; the log says that nothing came of it. A page of another origin can't set any (Linkerd 1 let it).
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ pub(crate) fn handler(levels: Arc<dyn LogLevels>) -> Handler {
 fn serve(request: &Request, levels: &dyn LogLevels) -> Response {
     match request.method {
         Method::GET | Method::HEAD => Response::json(list(levels)),
+        Method::POST if !request.is_of_this_origin() => Response::empty(StatusCode::FORBIDDEN),
         Method::POST => match (request.param("logger"), request.param("level")) {
             (Some(logger), Some(level)) => {
                 match levels.set(&logger, &level) {
@@ -97,6 +98,9 @@ mod tests {
         assert_eq!(post("/logging.json?logger=root"), (400, String::new()));
         assert_eq!(post("/logging.json?level=INFO"), (400, String::new()));
         assert_eq!(ask(&levels, Method::PUT, "/logging.json?logger=root&level=INFO").0, 405);
+        let mut foreign = request(Method::POST, "/logging.json?logger=root&level=INFO");
+        foreign.headers.insert("origin", "http://elsewhere".parse().unwrap());
+        assert_eq!(serve(&foreign, &levels).status, 403);
         assert_eq!(levels.0.lock().unwrap()["root"], "DEBUG");
     }
 }

@@ -1,7 +1,7 @@
 //! A request as a handler sees it: whole, its body bounded, its parameters decoded.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri, Version};
 use percent_encoding::percent_decode;
 
@@ -31,9 +31,22 @@ impl Request {
         first(self.uri.query().unwrap_or_default().as_bytes(), name)
     }
 
-    /// Every value of a query parameter, decoded.
+    /// All values of a query parameter, decoded, in order.
     pub fn queries(&self, name: &str) -> Vec<String> {
         all(self.uri.query().unwrap_or_default().as_bytes(), name).collect()
+    }
+
+    /// Whether the request may change something. What a page of another origin makes a browser send may not; what is no
+    /// browser tells no origin.
+    pub fn is_of_this_origin(&self) -> bool {
+        let site = self.headers.get("sec-fetch-site").map(|site| site.as_bytes());
+        if site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+            return false;
+        }
+        let Some(origin) = self.headers.get(ORIGIN) else { return true };
+        let host = self.headers.get(HOST).map(|host| host.as_bytes());
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        authority.is_some_and(|(_, authority)| host == Some(authority.as_bytes()))
     }
 
     /// The first value of a parameter: of the query, or else of a form in the body.
@@ -68,6 +81,7 @@ fn first(encoded: &[u8], name: &str) -> Option<String> {
     all(encoded, name).next()
 }
 
+/// All of its values.
 fn all(encoded: &[u8], name: &str) -> impl Iterator<Item = String> {
     encoded.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).filter_map(move |pair| {
         let at = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
@@ -126,6 +140,34 @@ pub(crate) mod tests {
         post.headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded; charset=UTF-8".parse().unwrap());
         assert_eq!(post.param("logger").unwrap(), "com.twitter");
         assert_eq!(post.param("level").unwrap(), "INFO");
+    }
+
+    #[test]
+    fn a_parameter_may_come_more_than_once() {
+        let get = request(Method::GET, "/x?a=1&b=2&a=%2F");
+        assert_eq!(get.queries("a"), ["1", "/"]);
+        assert!(get.queries("c").is_empty());
+    }
+
+    #[test]
+    fn only_pages_of_the_same_origin_may_change_things() {
+        for (origin, site, allowed) in [
+            (None, None, true),
+            (Some("http://l5d:9990"), None, true),
+            (Some("https://l5d:9990"), Some("same-origin"), true),
+            (None, Some("none"), true),
+            (Some("http://evil"), None, false),
+            (Some("http://l5d"), None, false),
+            (Some("null"), None, false),
+            (Some("http://l5d:9990"), Some("cross-site"), false),
+            (None, Some("same-site"), false),
+        ] {
+            let mut post = request(Method::POST, "/x");
+            post.headers.insert(HOST, "l5d:9990".parse().unwrap());
+            origin.map(|origin| post.headers.insert(ORIGIN, origin.parse().unwrap()));
+            site.map(|site| post.headers.insert("sec-fetch-site", site.parse().unwrap()));
+            assert_eq!(post.is_of_this_origin(), allowed, "{origin:?} {site:?}");
+        }
     }
 
     #[test]

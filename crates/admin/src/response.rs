@@ -79,6 +79,12 @@ impl Response {
         self.headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
 
+    /// The same answer, not to be kept by anybody: it is old when it arrives.
+    #[must_use]
+    pub fn not_stored(self) -> Self {
+        self.with_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    }
+
     /// The same answer with another status.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {

@@ -110,6 +110,20 @@ impl Category {
             | "/delegator.json"
             | "/logging"
             | "/help" => Self::Ui,
+            // What Linkerd 1 did not have.
+            "/services"
+            | "/service"
+            | "/client"
+            | "/server"
+            | "/traffic"
+            | "/config"
+            | "/favicon.ico"
+            | "/clients.json"
+            | "/admin/history.json"
+            | "/admin/scopes.json"
+            | "/admin/scope.json"
+            | "/admin/names.json"
+            | "/admin/grafana.json" => Self::Ui,
             "/admin/shutdown" | "/logging.json" => Self::Control,
             _ if path.starts_with("/files/") || path.starts_with("/admin/files/") => Self::Ui,
             _ => Self::Diagnostics,
@@ -146,6 +160,8 @@ mod tests {
             ("/admin/files/x", Category::Ui),
             ("/admin/metrics.json", Category::Ui),
             ("/delegator.json", Category::Ui),
+            ("/admin/history.json", Category::Ui),
+            ("/service", Category::Ui),
             ("/admin/shutdown", Category::Control),
             ("/logging.json", Category::Control),
             ("/admin/metrics/prometheus", Category::Diagnostics),

@@ -1,4 +1,4 @@
-//! `/admin/shutdown`: a POST ends the process, as SIGTERM does.
+//! `/admin/shutdown`: a POST ends the process, as SIGTERM does, unless a page of another origin sends it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,9 @@ fn serve(request: &Request, shutdown: &Shutdown) -> Response {
         return Response::text("")
             .with_status(StatusCode::METHOD_NOT_ALLOWED)
             .with_header(ALLOW, HeaderValue::from_static("POST"));
+    }
+    if !request.is_of_this_origin() {
+        return Response::empty(StatusCode::FORBIDDEN);
     }
     let grace = match request.param("grace") {
         None => None,

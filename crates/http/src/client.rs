@@ -29,7 +29,7 @@ use hyper_util::rt::TokioIo;
 use l5d_naming::Address;
 use l5d_net::{Sampled, SocketOptions, Stream, TcpSampler};
 use l5d_router::{
-    accrual::{Accrual, AccrualStats, Transition},
+    accrual::{Accrual, AccrualStats, State, Transition},
     balance::{Lease, Node, Status},
     clock,
     error::{Error, Kind},
@@ -39,7 +39,13 @@ use l5d_router::{
 use l5d_telemetry::{Counter, GaugeGuard, Level, Scope, Stat};
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{body::Body, io::CountedIo, settings::ClientSettings, stats::ConnectionStats};
+use crate::{
+    body::Body,
+    io::CountedIo,
+    settings::ClientSettings,
+    stats::ConnectionStats,
+    view::{EndpointState, EndpointView},
+};
 
 /// How long a TCP connect may take; fixed in Linkerd.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -210,6 +216,26 @@ impl Endpoint {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What is to be seen of it at `now`, but for its load, which the balancer knows.
+    pub(crate) fn show(&self, now: Instant) -> EndpointView {
+        let mut view =
+            EndpointView { address: Arc::clone(&self.shown), weight: self.address.weight, ..Default::default() };
+        let Some(built) = self.built.get() else { return view };
+        let accrual = &built.accrual;
+        view.state = match accrual.state(now) {
+            _ if built.fast_failed.load(Relaxed) => EndpointState::FastFailed,
+            State::Alive => EndpointState::Live,
+            State::Dead => EndpointState::Dead,
+            State::ProbeOpen | State::ProbeClosed => EndpointState::Probing,
+        };
+        view.dead_for = accrual.dead_since().map(|since| now.saturating_duration_since(since));
+        view.probe_in = accrual.dead_until(now).map(|until| until.saturating_duration_since(now));
+        view.idle = self.idle_count();
+        view.waiting = built.waiting.load(Relaxed);
+        view.last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        view
     }
 
     fn built(self: &Arc<Self>) -> &Built {

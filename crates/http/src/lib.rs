@@ -24,6 +24,7 @@ mod settings;
 mod spans;
 mod stack;
 mod stats;
+mod view;
 
 pub use body::Body;
 pub use classifiers::{CLASSIFIERS, Classifier, ClassifierConfig};
@@ -33,3 +34,4 @@ pub use identifiers::{FirstOf, IDENTIFIERS, Identification, Identifier, Identifi
 pub use propagators::{PROPAGATORS, Propagator, PropagatorConfig};
 pub use router::{HttpRouter, RouterContext, RouterError, RouterPlugins};
 pub use server::HttpServer;
+pub use view::{ClientView, EndpointState, EndpointView};

@@ -45,6 +45,7 @@ use crate::{
         path::{PathStack, Service},
         server::{ServerRules, ServerStack},
     },
+    view::ClientView,
 };
 
 /// Longer request targets than any limit are refused by the codec itself.
@@ -317,6 +318,15 @@ impl HttpRouter {
             .collect();
         states.sort_by_key(|(born, ..)| *born);
         states.into_iter().map(|(_, id, state, addresses)| (id, state, addresses)).collect()
+    }
+
+    /// The clients there are at the moment with their endpoints, the oldest first; only the one with this id, if given.
+    pub fn clients(&self, only: Option<&str>) -> Vec<ClientView> {
+        let now = Instant::now();
+        let mut clients = self.lower.client_scopes.all();
+        clients.retain(|client| only.is_none_or(|id| client.id().show() == id));
+        clients.sort_by_key(|client| client.born());
+        clients.iter().map(|client| client.view(now)).collect()
     }
 
     /// What a request is called, for the identifier port: the name with its prefix, or why it has none.

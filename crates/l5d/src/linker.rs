@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant as StdInstant, SystemTime},
 };
 
-use l5d_admin::{AdminConfig, AdminServer, Handler, Security, SecurityConfig, ServerInfo};
+use l5d_admin::{AdminConfig, AdminServer, Dashboard, Handler, Security, SecurityConfig, ServerInfo};
 use l5d_config::{ConfigError, Pos};
 use l5d_http::{
     CLASSIFIERS, Classifier, ClassifierConfig, HttpRouter, HttpServer, IDENTIFIERS, IdentifierConfig, PROPAGATORS,
@@ -23,7 +23,7 @@ use l5d_namers::{INTERPRETERS, InterpreterConfig, NAMERS, NamerConfig, NamerCont
 use l5d_naming::{Interpreter, Namer};
 use l5d_net::{Drain, DrainTrigger, drain};
 use l5d_telemeters::{MAX_SERIES, MAX_SERIES_PER_SCOPE, TELEMETERS, Telemeter, TelemeterConfig, TelemeterContext};
-use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter, trace::Tracing};
+use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter, history::History, trace::Tracing};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
@@ -144,6 +144,7 @@ pub(crate) struct Linker {
     grace: Duration,
     handlers: Vec<Handler>,
     shutdowns: mpsc::UnboundedReceiver<Option<Duration>>,
+    history: Arc<History>,
     snapshot_interval: Duration,
     workers: usize,
     _process: Vec<GaugeGuard>,
@@ -223,6 +224,12 @@ impl Linker {
                 started: (SystemTime::now(), StdInstant::now()),
             },
         });
+        let history = Arc::new(History::new(&tree, config.admin.history));
+        let dashboard = Dashboard {
+            tree: tree.clone(),
+            history: Arc::clone(&history),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
         let listed: Vec<_> = routers.iter().map(|(router, _)| Arc::clone(router)).collect();
         handlers.extend(pages::handlers(config_json(&config.tree), listed, &namers, tracing));
         handlers.extend(telemeters.iter().flat_map(|t| t.handlers()));
@@ -234,7 +241,8 @@ impl Linker {
             admin,
             identifier_port: config.admin.http_identifier_port,
             grace: config.admin.shutdown_grace,
-            handlers: l5d_admin::with_index(handlers),
+            handlers: l5d_admin::with_dashboard(handlers, dashboard),
+            history,
             shutdowns,
             snapshot_interval: options.snapshot_interval,
             workers: options.workers,
@@ -251,6 +259,7 @@ impl Linker {
         let admin = AdminThreads::start(&mut self)?;
         let snapshots = tokio::spawn(snapshots(Snapshotter::new(&self.tree), self.snapshot_interval));
         let overflows = tokio::spawn(tell_overflows(self.tree.clone()));
+        let samples = tokio::spawn(samples(Arc::clone(&self.history)));
         let mut telemeters = JoinSet::new();
         let (telemeters_trigger, telemeters_drain) = drain();
         for telemeter in &self.telemeters {
@@ -280,6 +289,7 @@ impl Linker {
         self.stop(deadline, trigger, workers, telemeters_trigger, telemeters, admin).await?;
         snapshots.abort();
         overflows.abort();
+        samples.abort();
         Ok(())
     }
 
@@ -362,6 +372,20 @@ async fn snapshots(snapshotter: Snapshotter, interval: Duration) {
     loop {
         ticks.tick().await;
         snapshotter.tick();
+    }
+}
+
+/// Takes the history's numbers, once a second. The seconds are those of the clock on the wall as it was at the start, and
+/// don't jump with it.
+async fn samples(history: Arc<History>) {
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let began = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        // Half a second on, so that a tick a little early or late is still that second's.
+        history.sample(started + (began.elapsed() + Duration::from_millis(500)).as_secs());
     }
 }
 

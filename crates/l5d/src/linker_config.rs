@@ -13,10 +13,11 @@ use std::{
 };
 
 use l5d_config::{
-    ConfigError, Cx, Fields, FromNode, Kind, Millis, Node, Port, Pos, Value, asks_for_experimental, parse_kind,
+    ConfigError, Cx, Fields, FromNode, Kind, Millis, Node, Port, Pos, Secs, Value, asks_for_experimental, parse_kind,
 };
 use l5d_http::config::{HttpRouterConfig, server_tls, socket_options};
 use l5d_net::{ServerTlsConfig, SocketOptions};
+use l5d_telemetry::history::HistoryLimits;
 
 /// The plug-in traits of each family.
 pub(crate) trait Plugins {
@@ -104,6 +105,8 @@ pub(crate) struct AdminConfig {
     pub(crate) tls: Option<ServerTlsConfig>,
     /// `httpIdentifierPort`, default none.
     pub(crate) http_identifier_port: Option<u16>,
+    /// `history`, what the dashboard can look back on; Linkerd had none.
+    pub(crate) history: HistoryLimits,
 }
 
 impl Default for AdminConfig {
@@ -115,6 +118,7 @@ impl Default for AdminConfig {
             security: None,
             tls: None,
             http_identifier_port: None,
+            history: HistoryLimits::default(),
         }
     }
 }
@@ -209,10 +213,34 @@ impl FromNode for AdminConfig {
             security: fields.optional("security", cx),
             tls: fields.with("tls", cx, server_tls),
             http_identifier_port: fields.optional("httpIdentifierPort", cx).map(|Port(port)| port),
+            history: fields.with("history", cx, history).unwrap_or_default(),
         };
         fields.finish(cx);
         Some(admin)
     }
+}
+
+/// `admin.history`.
+fn history(node: &Node, cx: &mut Cx) -> Option<HistoryLimits> {
+    let mut fields = Fields::of(node, cx)?;
+    let default = HistoryLimits::default();
+    let mut span = |key: &str, default: Duration, least: u64, most: u64, cx: &mut Cx| {
+        let within = |node: &Node, cx: &mut Cx| {
+            let Secs(span) = Secs::from_node(node, cx)?;
+            let seconds = span.as_secs();
+            let ok = (least..=most).contains(&seconds);
+            if !ok {
+                cx.error(node, format!("{seconds} seconds are not between {least} and {most}"));
+            }
+            ok.then_some(span)
+        };
+        fields.with(key, cx, within).unwrap_or(default)
+    };
+    let fine = span("fineSecs", default.fine, 60, 3600, cx);
+    let coarse = span("coarseSecs", default.coarse, 600, 86_400, cx);
+    let memory = fields.or::<u32>("memoryMB", (default.memory >> 20) as u32, cx);
+    fields.finish(cx);
+    Some(HistoryLimits { fine, coarse, memory: memory as usize * 1024 * 1024 })
 }
 
 impl FromNode for SecurityConfig {

@@ -52,7 +52,7 @@ fn run(args: &Args) -> Result<(), StartError> {
         Source::Demo => Some(runtime.block_on(Demo::bind()).map_err(cannot)?),
         Source::Stdin | Source::File(_) => None,
     };
-    let built_in = demo.as_ref().map(Demo::config).transpose().map_err(cannot)?.unwrap_or_default();
+    let built_in = demo.as_ref().map(Demo::config).unwrap_or_default();
     let text = args.source.read(&built_in).map_err(StartError)?;
     let file = args.source.name();
     let config = linker::load(&text).map_err(|errors| linker::mistakes(&errors, &file))?;
@@ -80,12 +80,12 @@ fn run(args: &Args) -> Result<(), StartError> {
         Options { snapshot_interval: args.snapshot_interval, workers: args.workers.map_or(cores, usize::from) };
     let result = runtime.block_on(async {
         let linker = Linker::build(config, &options, &log, &file)?;
-        let mut tasks = None;
+        let mut running = None;
         linker
             .run(|| {
                 if let Some(demo) = demo {
-                    tasks = Some(demo.start());
-                    say(demo::GREETING);
+                    say(&demo.greeting());
+                    running = Some(demo.start());
                 }
             })
             .await

@@ -16,6 +16,7 @@
 //! | `catalogue.rs` | what each metric is called in the modern face, and what it means |
 //! | `ceiling.rs`, `expired.rs` | what becomes of series above the limit, and of those that end |
 //! | `exemplar.rs` | samples that a trace tells more about |
+//! | `history.rs`, `history/` | the last hour of the golden signals, for the dashboard |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
 //! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
@@ -39,6 +40,7 @@ mod expired;
 pub mod format;
 mod gauge;
 mod histogram;
+pub mod history;
 mod level;
 mod names;
 mod scope;

@@ -470,6 +470,12 @@ impl Shape {
         self.some(self.node(place.node).next)
     }
 
+    /// The child called `key`, if there is one.
+    pub(crate) fn child_of(&self, place: Place, key: &str) -> Option<Place> {
+        let place = self.alive(place)?;
+        Some(self.place(self.find_child(place.node, self.names.find(key)?)?))
+    }
+
     pub(crate) fn name(&self, place: Place) -> &Name {
         self.names.get(self.node(place.node).name)
     }

@@ -68,6 +68,7 @@ use crate::{
     spans::{self, Sending},
     stack::path::Classify,
     stats::{MessageStats, StatusStats},
+    view::{ClientView, EndpointView},
 };
 
 /// How often the acquisition of a session is tried anew while the client is open (Finagle's `Retries`).
@@ -346,6 +347,18 @@ impl Client {
             AddrState::Failed(why) => format!("Failed: {why}"),
         };
         (state, self.addresses())
+    }
+
+    /// All that is to be seen of it.
+    pub(crate) fn view(&self, now: Instant) -> ClientView {
+        let endpoints = self.balancer.carried(now).into_iter().map(|carried| EndpointView {
+            in_use: carried.pending,
+            load: carried.load,
+            leaving: carried.leaving,
+            ..carried.node.show(now)
+        });
+        let balancer = self.settings.load_balancer.kind.metric_name();
+        ClientView { id: self.id.show(), state: self.show_state().0, balancer, endpoints: endpoints.collect() }
     }
 
     fn addresses(&self) -> Vec<Arc<str>> {

@@ -1,5 +1,6 @@
 //! The admin pages that know routers and namers. One file a page where it is more than a line.
 
+mod clients;
 mod delegator;
 mod tracing;
 
@@ -15,7 +16,8 @@ use serde_json::{Map, Value, json};
 /// The type that Linkerd's own pages have, as opposed to those of its libraries.
 const JSON_UTF8: &str = "application/json;charset=UTF-8";
 
-/// `/config.json`, `/bound-names.json`, `/client_state.json`, `/delegator.json`, `/namer_state/…`, `/admin/tracing`.
+/// `/config.json`, `/bound-names.json`, `/client_state.json`, `/clients.json`, `/delegator.json`, `/namer_state/…`,
+/// `/admin/tracing`.
 pub(crate) fn handlers(
     config: String,
     routers: Vec<Arc<HttpRouter>>,
@@ -24,7 +26,7 @@ pub(crate) fn handlers(
 ) -> Vec<Handler> {
     let config = config.into_bytes();
     let for_names: Vec<_> = namers.to_vec();
-    let for_states = routers.clone();
+    let (for_states, for_clients) = (routers.clone(), routers.clone());
     let mut handlers = vec![
         Handler::of("/config.json", move |_| Response::of(JSON_UTF8, config.clone())).in_nav("config"),
         Handler::of("/bound-names.json", move |_| {
@@ -33,6 +35,7 @@ pub(crate) fn handlers(
             Response::json(json!(names).to_string())
         }),
         Handler::of("/client_state.json", move |_| Response::of(JSON_UTF8, client_state(&for_states))),
+        clients::handler(for_clients),
         delegator::handler(routers, namers),
         tracing::handler(tracing),
     ];

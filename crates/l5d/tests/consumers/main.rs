@@ -1,5 +1,5 @@
 //! l5d judged by the programs that its users point at it: Prometheus, promtool, Pushgateway, Telegraf, InfluxDB, StatsD, curl, nginx,
-//! Zipkin, rotel and OpenTelemetry's own protos.
+//! Zipkin, rotel, OpenTelemetry's own protos, and a browser, whose pictures of the dashboard are kept as test output.
 //!
 //! Every program is started at most once, on loopback and on free ports, when the first case needs it, and is stopped when this
 //! process ends, also after a failure: that is why the target has a `main` of its own (statics of a usual test are never dropped).
@@ -8,6 +8,8 @@
 //!
 //! `cargo test -p l5d --features consumers --test consumers [-- PART_OF_A_NAME]`; `L5D_BIN=FILE` judges another build.
 
+mod browser;
+mod dashboard;
 mod demo;
 mod fuzz;
 mod influxdb;
@@ -30,6 +32,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use suite::Suite;
+
+macro_rules! dashboard {
+    ($case:ident) => {
+        (concat!("dashboard::", stringify!($case)), dashboard::$case)
+    };
+}
 
 type Case = (&'static str, fn(&Suite));
 
@@ -95,6 +103,17 @@ const CASES: &[Case] = &[
     ("otlp::deltas_lose_nothing_when_the_collector_fails", otlp::deltas_lose_nothing_when_the_collector_fails),
     ("otlp::cumulative_values_have_one_start", otlp::cumulative_values_have_one_start),
     ("otlp::rotel_takes_spans_and_metrics", otlp::rotel_takes_spans_and_metrics),
+    dashboard!(the_pages_can_load_nothing_else_and_be_framed_by_nobody),
+    dashboard!(every_page_renders_in_light_and_dark_with_traffic),
+    dashboard!(numbers_are_those_of_metrics_json_and_charts_move),
+    dashboard!(a_reload_keeps_the_history),
+    dashboard!(names_are_searched_sorted_and_paged),
+    dashboard!(the_overview_says_what_fails_since_when_where_and_why),
+    dashboard!(a_level_of_the_log_is_changed_on_the_page_and_by_no_other_origin),
+    dashboard!(a_name_is_shown_step_by_step),
+    dashboard!(without_javascript_the_overview_has_its_numbers),
+    dashboard!(five_thousand_services_stay_usable),
+    dashboard!(the_grafana_dashboards_queries_all_answer),
 ];
 
 fn main() -> ExitCode {

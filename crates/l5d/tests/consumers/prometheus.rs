@@ -31,9 +31,14 @@ pub(crate) struct Series {
 
 impl Prometheus {
     pub(crate) fn start(mesh: &Mesh, hostile: &Hostile) -> Self {
+        Self::with(&Self::config(mesh, hostile))
+    }
+
+    /// Prometheus with this configuration, after its first scrape of every target.
+    pub(crate) fn with(config_text: &str) -> Self {
         let folder = tempfile::TempDir::new().expect("a temporary folder can be made");
         let config = folder.path().join("prometheus.yml");
-        std::fs::write(&config, Self::config(mesh, hostile)).expect("a file can be written");
+        std::fs::write(&config, config_text).expect("a file can be written");
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut command = installed("prometheus", "prometheus");
         command

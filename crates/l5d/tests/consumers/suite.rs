@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use crate::browser::Browser;
 use crate::influxdb::InfluxDb;
 use crate::l5d::{Hostile, Mesh};
 use crate::nginx::Nginx;
@@ -15,6 +16,7 @@ use crate::zipkin::Zipkin;
 /// Fields are dropped in order: the readers stop before those that they read.
 #[derive(Default)]
 pub(crate) struct Suite {
+    browser: OnceCell<Browser>,
     prometheus: OnceCell<Prometheus>,
     pushgateway: OnceCell<Pushgateway>,
     influxdb: OnceCell<InfluxDb>,
@@ -33,6 +35,11 @@ impl Suite {
     /// Prometheus with the README's job, scraping the three processes of [`mesh`](Self::mesh), and the hostile one.
     pub(crate) fn prometheus(&self) -> &Prometheus {
         self.prometheus.get_or_init(|| Prometheus::start(self.mesh(), self.hostile()))
+    }
+
+    /// Chromium with one window, which each case takes as it finds it.
+    pub(crate) fn browser(&self) -> &Browser {
+        self.browser.get_or_init(Browser::start)
     }
 
     pub(crate) fn pushgateway(&self) -> &Pushgateway {

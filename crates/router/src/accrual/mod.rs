@@ -181,6 +181,8 @@ pub struct Accrual {
     origin: Instant,
     /// The state in the lowest two bits; above them, when dead, until when (nanoseconds since `origin`).
     word: AtomicU64,
+    /// When it last went from alive to dead (nanoseconds since `origin`), for those who look.
+    died: AtomicU64,
     /// Held while the state changes.
     change: Mutex<()>,
 }
@@ -193,7 +195,14 @@ impl Accrual {
 
     /// The same with a policy of one's own.
     pub fn with_policy(policy: Box<dyn AccrualPolicy>, stats: AccrualStats, now: Instant) -> Self {
-        Self { policy, stats, origin: now, word: AtomicU64::new(ALIVE), change: Mutex::new(()) }
+        Self {
+            policy,
+            stats,
+            origin: now,
+            word: AtomicU64::new(ALIVE),
+            died: AtomicU64::new(0),
+            change: Mutex::new(()),
+        }
     }
 
     /// Whether the balancer should send requests here: `Busy` while dead or while a probe is under way.
@@ -214,6 +223,19 @@ impl Accrual {
             _ if nanos(now.saturating_duration_since(self.origin)) >= word >> STATE_BITS => State::ProbeOpen,
             _ => State::Dead,
         }
+    }
+
+    /// Since when it has not been alive; `None` when it is.
+    pub fn dead_since(&self) -> Option<Instant> {
+        let down = self.word.load(Relaxed) != ALIVE;
+        down.then(|| self.origin + Duration::from_nanos(self.died.load(Relaxed)))
+    }
+
+    /// When the first probe may come; `None` when it may now, or when none is needed.
+    pub fn dead_until(&self, now: Instant) -> Option<Instant> {
+        let word = self.word.load(Relaxed);
+        let until = || self.origin.checked_add(Duration::from_nanos(word >> STATE_BITS));
+        (self.state(now) == State::Dead).then(until).flatten()
     }
 
     /// A request goes out on an acquired session. To be called before it is sent.
@@ -277,6 +299,7 @@ impl Accrual {
             Some(dead_for) => {
                 if first {
                     self.stats.removals.incr();
+                    self.died.store(nanos(now.saturating_duration_since(self.origin)), Relaxed);
                 }
                 self.stats.removed_for_ms.add(u64::try_from(dead_for.as_millis()).unwrap_or(u64::MAX));
                 let until = now.saturating_duration_since(self.origin).saturating_add(dead_for);

@@ -273,6 +273,19 @@ impl<N: Node> Balancer<N> {
         self.classes.load().members().map(|member| Arc::clone(&member.node)).collect()
     }
 
+    /// The endpoints there are now with what they carry, for the pages that show it.
+    pub fn carried(&self, now: Instant) -> Vec<Carried<N>> {
+        let classes = self.classes.load();
+        let members = classes.members();
+        let carried = members.map(|member| Carried {
+            node: Arc::clone(&member.node),
+            pending: member.pending.load(Relaxed),
+            load: member.load(now),
+            leaving: member.leaving.load(Relaxed),
+        });
+        carried.collect()
+    }
+
     /// What is due from time to time: lets go of endpoints on probation that are no longer open, and expires endpoints
     /// that have been idle outside of the aperture. Call it every [`Self::SWEEP_INTERVAL`] or so; it is cheap.
     pub fn sweep(&self, now: Instant) {
@@ -400,6 +413,19 @@ impl<N: Node> fmt::Debug for Balancer<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balancer").field("settings", &self.settings).field("size", &self.size()).finish_non_exhaustive()
     }
+}
+
+/// An endpoint and what it carries.
+#[derive(Debug)]
+pub struct Carried<N> {
+    /// The endpoint.
+    pub node: Arc<N>,
+    /// Requests picked for it and not finished.
+    pub pending: u64,
+    /// What the algorithm compares: the same number, or the latency it expects.
+    pub load: f64,
+    /// No update names it any more.
+    pub leaving: bool,
 }
 
 /// An endpoint taken for a request: load on it, until this is finished or dropped.

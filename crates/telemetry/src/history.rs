@@ -1,0 +1,398 @@
+//! The last hour of every router, server, service and client, kept in the process: what the dashboard draws.
+//!
+//! Whoever owns the clock calls [`History::sample`] once a second, on a thread that serves no request. Each scope has two
+//! rings (`history/ring.rs`): one row a second, and one row every ten seconds. Counts are differences; latencies are of
+//! the requests that ended in that second, and not of the faces' window of a minute (`history/latency.rs`). Which scopes
+//! there are and what is kept of them is said in `history/scope.rs`.
+//!
+//! # What it costs
+//!
+//! A scope's rings take `2 × columns × (fine + coarse / 10)` bytes, with the spans in seconds, 1320 bytes a column with
+//! the defaults; and 512 bytes for each octave of latencies it has seen. They come with the scope, when the limit leaves
+//! room, and go with it. When there is no room, a scope has no rings until it has twice the traffic of one that does,
+//! which then gives up its own; routers and servers never do. What every scope costs, with or without rings, is some 600
+//! bytes.
+//!
+//! # Locks
+//!
+//! One mutex around all of it, taken before the tree's locks. A sample holds the tree's for some hundred scopes at a time.
+//! No worker ever waits for the mutex.
+
+mod entry;
+mod json;
+mod latency;
+mod ring;
+mod scope;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::gauge::{GaugeGuard, Read};
+use crate::history::entry::{Entry, Gone, Kept, Sampling, Scratch, Sums, Time};
+use crate::tree::{MetricsTree, Place, Shape, Shared};
+
+pub use json::{List, Listed, Row, Series, Sort, WrongQuery};
+pub use scope::{Column, ScopeKind};
+
+/// Seconds in a step of the coarse ring.
+pub(crate) const COARSE: u64 = 10;
+/// Scopes that are looked at with one taking of the tree's locks.
+const BATCH: usize = 128;
+/// Scopes that change places in one go, for want of room.
+const MOST_CHANGES: usize = 64;
+
+/// How far back, and how much memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// For how long each second is kept; at least ten seconds.
+    pub fine: Duration,
+    /// For how long each ten seconds are kept.
+    pub coarse: Duration,
+    /// How many bytes the rings of all scopes may take. With 0 nothing is kept, and the lists still work.
+    pub memory: usize,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { fine: Duration::from_secs(300), coarse: Duration::from_secs(3600), memory: 32 << 20 }
+    }
+}
+
+/// The rows of the rings.
+pub(crate) struct Spans {
+    pub(crate) fine: usize,
+    pub(crate) coarse: usize,
+}
+
+/// The last hour of a tree.
+pub struct History {
+    tree: Arc<Shared>,
+    limits: HistoryLimits,
+    spans: Spans,
+    state: Mutex<State>,
+    told: Arc<Told>,
+    _gauges: Vec<GaugeGuard>,
+}
+
+/// What the history says of itself in the tree.
+#[derive(Default)]
+struct Told {
+    kept: AtomicUsize,
+    left_out: AtomicUsize,
+    bytes: AtomicUsize,
+    last_sample_us: AtomicU64,
+}
+
+/// How full the history is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryStatus {
+    /// Scopes with rings.
+    pub kept: usize,
+    /// Scopes without, for want of memory.
+    pub left_out: usize,
+    /// Bytes that the rings take.
+    pub bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    routers: Vec<Router>,
+    /// The last router's node that was looked at.
+    last: Option<Place>,
+    /// The second of the last sample; 0 before the first.
+    now: u64,
+    bytes: usize,
+    scratch: Scratch,
+}
+
+struct Router {
+    entry: Entry,
+    servers: Family,
+    services: Family,
+    clients: Family,
+    /// The services beneath each client, in the order of `clients`.
+    pairs: Vec<Family>,
+    sums: Sums,
+}
+
+/// Scopes beneath one node, in the order of their making. Nodes only ever come at the end, and leave all at once.
+#[derive(Default)]
+struct Family {
+    parent: Option<Place>,
+    last: Option<Place>,
+    entries: Vec<Entry>,
+}
+
+impl History {
+    /// A history of `tree`, empty until it is sampled.
+    pub fn new(tree: &MetricsTree, limits: HistoryLimits) -> Self {
+        let told = Arc::new(Told::default());
+        let scope = tree.scope("telemetry").scope("history");
+        let gauge = |name: &str, read: fn(&Told) -> f64| {
+            let told = Arc::clone(&told);
+            scope.gauge(name, move || read(&told))
+        };
+        let gauges = vec![
+            gauge("scopes", |t| t.kept.load(Ordering::Relaxed) as f64),
+            gauge("left_out", |t| t.left_out.load(Ordering::Relaxed) as f64),
+            gauge("bytes", |t| t.bytes.load(Ordering::Relaxed) as f64),
+            gauge("sample_us", |t| t.last_sample_us.load(Ordering::Relaxed) as f64),
+        ];
+        let rows = |span: Duration, step: u64| usize::try_from(span.as_secs() / step).unwrap_or(usize::MAX).max(1);
+        let spans = Spans { fine: rows(limits.fine, 1).max(COARSE as usize), coarse: rows(limits.coarse, COARSE) };
+        Self { tree: tree.shared().clone(), limits, spans, state: Mutex::default(), told, _gauges: gauges }
+    }
+
+    /// What it was told to keep.
+    pub fn limits(&self) -> HistoryLimits {
+        self.limits
+    }
+
+    /// How full it is.
+    pub fn status(&self) -> HistoryStatus {
+        HistoryStatus {
+            kept: self.told.kept.load(Ordering::Relaxed),
+            left_out: self.told.left_out.load(Ordering::Relaxed),
+            bytes: self.told.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes the numbers of this second, `now` being seconds since 1970. To be called once a second; a call that is late
+    /// spreads what came over the seconds that passed, one that is early does nothing.
+    pub fn sample(&self, now: u64) {
+        let began = std::time::Instant::now();
+        let mut state = self.state();
+        let state = &mut *state;
+        let passed = if state.now == 0 { 1 } else { now.saturating_sub(state.now) };
+        if passed == 0 {
+            return;
+        }
+        let time = Time { now, passed };
+        state.now = now;
+        let mut gone = Gone::default();
+        state.discover(&self.tree, &mut gone);
+        let State { routers, scratch, bytes, .. } = state;
+        for router in routers.iter_mut() {
+            let Router { entry, servers, services, clients, pairs, sums } = router;
+            let families = [servers, services, clients].into_iter().chain(pairs);
+            let mut sampling = Sampling { time, scratch, sums, grown: 0 };
+            for family in families {
+                self.sample_family(family, &mut sampling, bytes, &mut gone);
+            }
+            *bytes += sampling.grown;
+            self.keep_if_there_is_room(entry, bytes);
+            entry.sample_router(time, sums, scratch);
+        }
+        *bytes -= gone.bytes.min(*bytes);
+        // With no lock held but this one's own.
+        drop(gone);
+        if time.is_coarse() {
+            self.share_room(state);
+        }
+        self.told.bytes.store(state.bytes, Ordering::Relaxed);
+        self.told.last_sample_us.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn sample_family(&self, family: &mut Family, sampling: &mut Sampling<'_>, bytes: &mut usize, gone: &mut Gone) {
+        let now = sampling.time.now;
+        let mut asked: Vec<(usize, usize, Vec<Read>)> = Vec::new();
+        for (batch, entries) in family.entries.chunks_mut(BATCH).enumerate() {
+            let shape = self.tree.shape();
+            for (at, entry) in entries.iter_mut().enumerate() {
+                // What is known is looked up again every ten seconds, not all of it in the same one.
+                if !entry.lives() || (batch * BATCH + at) as u64 % COARSE == now % COARSE {
+                    entry.resolve(&self.tree, &shape, gone);
+                }
+                entry.asked(&shape, &mut |column, reads| asked.push((at, column, reads)));
+            }
+            drop(shape);
+            for (at, column, reads) in asked.drain(..) {
+                let value = reads.iter().map(|read| read()).sum();
+                entries[at].answered(column, value);
+            }
+            for entry in entries.iter_mut() {
+                self.keep_if_there_is_room(entry, bytes);
+            }
+            let cells = self.tree.cells();
+            for entry in entries {
+                entry.sample(&cells, sampling);
+            }
+        }
+    }
+
+    /// Gives rings to a scope that was just found, when there is room.
+    fn keep_if_there_is_room(&self, entry: &mut Entry, bytes: &mut usize) {
+        if entry.kept.is_some() || entry.left_out || !entry.lives() {
+            return;
+        }
+        if *bytes + Kept::bytes(entry.kind, &self.spans) <= self.limits.memory {
+            *bytes += entry.keep(&self.spans, &self.tree.cells());
+            self.told.kept.fetch_add(1, Ordering::Relaxed);
+        } else {
+            entry.left_out = true;
+            self.told.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives rings to those that were left out, as far as there is room: first to routers and servers, then by traffic;
+    /// and counts who has and who hasn't.
+    fn share_room(&self, state: &mut State) {
+        let (mut with, mut without): (Vec<&mut Entry>, Vec<&mut Entry>) = (Vec::new(), Vec::new());
+        let (mut kept, mut left_out) = (0, 0);
+        for entry in state.routers.iter_mut().flat_map(Router::entries_mut).filter(|entry| entry.lives()) {
+            if entry.kept.is_none() {
+                without.push(entry);
+                continue;
+            }
+            kept += 1;
+            if !always(entry) {
+                with.push(entry);
+            }
+        }
+        without.sort_by(|a, b| always(b).cmp(&always(a)).then(b.now.busy.total_cmp(&a.now.busy)));
+        // The quietest last: they are the first to give up theirs.
+        with.sort_by(|a, b| b.now.busy.total_cmp(&a.now.busy));
+        let mut changes = 0;
+        for entry in without {
+            let needed = Kept::bytes(entry.kind, &self.spans);
+            while state.bytes + needed > self.limits.memory
+                && changes < MOST_CHANGES
+                && let Some(quiet) = with.pop_if(|q| always(entry) || entry.now.busy > 2.0 * q.now.busy + 1.0)
+            {
+                state.bytes -= quiet.drop_rings();
+                quiet.left_out = true;
+                (kept, left_out, changes) = (kept - 1, left_out + 1, changes + 1);
+            }
+            entry.left_out = state.bytes + needed > self.limits.memory;
+            if entry.left_out {
+                left_out += 1;
+            } else {
+                state.bytes += entry.keep(&self.spans, &self.tree.cells());
+                kept += 1;
+            }
+        }
+        // Latencies may have taken more than there was: the quietest pay for it.
+        while state.bytes > self.limits.memory
+            && let Some(quiet) = with.pop()
+        {
+            state.bytes -= quiet.drop_rings();
+            quiet.left_out = true;
+            (kept, left_out) = (kept - 1, left_out + 1);
+        }
+        self.told.kept.store(kept, Ordering::Relaxed);
+        self.told.left_out.store(left_out, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("History").field("limits", &self.limits).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a scope never gives its rings up.
+fn always(entry: &Entry) -> bool {
+    matches!(entry.kind, ScopeKind::Router | ScopeKind::Server)
+}
+
+impl State {
+    /// Finds the scopes that are new.
+    fn discover(&mut self, tree: &Shared, gone: &mut Gone) {
+        let shape = tree.shape();
+        let Some(rt) = shape.find(&["rt"]) else { return };
+        // Routers come at the start, and never go.
+        let mut next = match self.last {
+            None => shape.first_child(rt),
+            Some(last) => shape.next_sibling(last),
+        };
+        while let Some(place) = next {
+            let label: Arc<str> = shape.name(place).text().into();
+            let entry = Entry::new(ScopeKind::Router, label.clone(), None, label, place);
+            self.routers.push(Router {
+                entry,
+                servers: Family::default(),
+                services: Family::default(),
+                clients: Family::default(),
+                pairs: Vec::new(),
+                sums: Sums::default(),
+            });
+            self.last = Some(place);
+            next = shape.next_sibling(place);
+        }
+        drop(shape);
+        for router in &mut self.routers {
+            let place = router.entry.place();
+            let label = router.entry.name.clone();
+            let families = [
+                (&mut router.servers, "server", ScopeKind::Server),
+                (&mut router.services, "service", ScopeKind::Service),
+                (&mut router.clients, "client", ScopeKind::Client),
+            ];
+            for (family, key, kind) in families {
+                family.discover(tree, place, key, (kind, &label, None), gone);
+            }
+            for client in router.pairs.drain(router.pairs.len().min(router.clients.entries.len())..) {
+                client.end(gone);
+            }
+            router.pairs.resize_with(router.clients.entries.len(), Family::default);
+            for (client, pairs) in router.clients.entries.iter().zip(&mut router.pairs) {
+                pairs.discover(tree, client.place(), "service", (ScopeKind::Pair, &label, Some(&client.name)), gone);
+            }
+        }
+    }
+}
+
+impl Router {
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        let families = [&mut self.servers, &mut self.services, &mut self.clients].into_iter().chain(&mut self.pairs);
+        std::iter::once(&mut self.entry).chain(families.flat_map(|family| &mut family.entries))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        let families = [&self.servers, &self.services, &self.clients].into_iter().chain(&self.pairs);
+        std::iter::once(&self.entry).chain(families.flat_map(|family| &family.entries))
+    }
+}
+
+impl Family {
+    /// Finds the nodes that are new beneath `key` of `above`, and lets go of all of them when they have gone.
+    fn discover(
+        &mut self,
+        tree: &Shared,
+        above: Place,
+        key: &str,
+        (kind, router, client): (ScopeKind, &Arc<str>, Option<&Arc<str>>),
+        gone: &mut Gone,
+    ) {
+        loop {
+            let shape: &Shape = &tree.shape();
+            let is = |place: &Place| shape.alive(*place).is_some();
+            if self.parent.as_ref().is_some_and(|p| !is(p)) || self.last.as_ref().is_some_and(|p| !is(p)) {
+                std::mem::take(self).end(gone);
+            }
+            let Some(parent) = self.parent.or_else(|| shape.child_of(above, key)) else { return };
+            self.parent = Some(parent);
+            for _ in 0..BATCH {
+                let next = match self.last {
+                    None => shape.first_child(parent),
+                    Some(last) => shape.next_sibling(last),
+                };
+                let Some(place) = next else { return };
+                let name = shape.name(place).text().into();
+                self.entries.push(Entry::new(kind, router.clone(), client.cloned(), name, place));
+                self.last = Some(place);
+            }
+        }
+    }
+
+    fn end(self, gone: &mut Gone) {
+        for entry in self.entries {
+            entry.end(gone);
+        }
+    }
+}

@@ -1,0 +1,569 @@
+//! One scope under observation: where its numbers are, what they were when they were last looked at, and its rings.
+
+use std::sync::Arc;
+
+use crate::cells::{Cells, Slot};
+use crate::gauge::Read;
+use crate::history::latency::{Gained, Latency, Mark, merge, summary};
+use crate::history::ring::{NONE, Ring, encode};
+use crate::history::scope::{
+    Column, FAILURES, FROM_SERVERS, MAX, NO_CONNECTION, Origin, P50, P99, PENDING, REQUESTS, RETRIES, SUCCESS,
+    ScopeKind,
+};
+use crate::history::{COARSE, Spans};
+use crate::stat::StatCell;
+use crate::tree::{Metric, Place, Shape, Shared};
+
+/// More than any kind has columns.
+pub(crate) const MOST_COLUMNS: usize = 24;
+
+/// How long a scope is said to have failed since, after it stopped.
+const FORGIVEN_AFTER: u64 = 60;
+
+/// A scope.
+pub(crate) struct Entry {
+    pub(crate) kind: ScopeKind,
+    pub(crate) router: Arc<str>,
+    /// Of a pair: the client's name.
+    pub(crate) client: Option<Arc<str>>,
+    pub(crate) name: Arc<str>,
+    /// `rt/http/service/svc/web`, as `metrics.json` writes it.
+    pub(crate) path: Box<str>,
+    place: Place,
+    sources: Option<Box<Sources>>,
+    pub(crate) kept: Option<Box<Kept>>,
+    /// There was no room for rings.
+    pub(crate) left_out: bool,
+    pub(crate) now: Now,
+}
+
+/// Where the numbers of a scope are. Absent while the scope is empty, which it is when it was pruned.
+struct Sources {
+    /// The counter that tells by its end that the scope was pruned.
+    requests: Place,
+    columns: Box<[Source]>,
+    latency: Option<Arc<StatCell>>,
+}
+
+enum Source {
+    /// Not there, or not yet.
+    Absent,
+    Counter {
+        slot: Slot,
+        seen: u64,
+    },
+    Level(Slot),
+    Gauge {
+        place: Place,
+        last: u64,
+    },
+}
+
+/// The rings of a scope.
+pub(crate) struct Kept {
+    pub(crate) fine: Ring,
+    pub(crate) coarse: Ring,
+    latency: Latency,
+    /// All that this takes.
+    pub(crate) bytes: usize,
+}
+
+/// What is known of every scope, with or without rings.
+#[derive(Clone, Default)]
+pub(crate) struct Now {
+    pub(crate) requests: u64,
+    pub(crate) success: u64,
+    pub(crate) failures: u64,
+    pub(crate) retries: u64,
+    pub(crate) pending: u64,
+    /// The second that it was first looked at; 0 before.
+    first: u64,
+    /// What came in each of the last ten seconds, by the second's last digit.
+    last_requests: [u32; 10],
+    last_bad: [u32; 10],
+    /// Requests in ten seconds, averaged over about a minute: what decides who has rings.
+    pub(crate) busy: f64,
+    /// Since when it fails; 0 when it doesn't.
+    pub(crate) failing_since: u64,
+    failed_last: u64,
+    /// Since when requests wait here and none ends; 0 when that is not so.
+    pub(crate) stuck_since: u64,
+    moved: bool,
+    /// Median, 99th percentile and maximum of the last ten whole seconds.
+    pub(crate) latency: Option<[u64; 3]>,
+    /// Of clients: addresses, and those of them that may be picked.
+    pub(crate) endpoints: Option<(u64, u64)>,
+    pub(crate) connections: Option<u64>,
+}
+
+impl Now {
+    /// How many of the last ten seconds it has been there for: 10, but for a new one.
+    pub(crate) fn seconds(&self, now: u64) -> u64 {
+        (now.saturating_sub(self.first) + 1).min(10)
+    }
+
+    /// Requests in the last ten seconds.
+    pub(crate) fn in_ten_seconds(&self) -> u64 {
+        self.last_requests.iter().map(|&n| u64::from(n)).sum()
+    }
+
+    /// Failures in the last ten seconds; of clients, connections that did not come about among them.
+    pub(crate) fn bad_in_ten_seconds(&self) -> u64 {
+        self.last_bad.iter().map(|&n| u64::from(n)).sum()
+    }
+
+    /// Whether a hundredth of what ended in the last ten seconds, or more, failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        let bad = self.bad_in_ten_seconds();
+        bad > 0 && bad * 100 >= self.in_ten_seconds()
+    }
+
+    fn note(&mut self, time: Time, requests: u64, bad: u64) {
+        if self.first == 0 {
+            self.first = time.now;
+        }
+        let spread = time.passed.min(10);
+        for back in 0..spread {
+            let at = ((time.now - back) % 10) as usize;
+            self.last_requests[at] = u32::try_from(share(requests, time.passed, back)).unwrap_or(u32::MAX);
+            self.last_bad[at] = u32::try_from(share(bad, time.passed, back)).unwrap_or(u32::MAX);
+        }
+        if self.is_failing() {
+            self.failed_last = time.now;
+            if self.failing_since == 0 {
+                self.failing_since = time.now;
+            }
+        } else if time.now.saturating_sub(self.failed_last) > FORGIVEN_AFTER {
+            self.failing_since = 0;
+        }
+        if self.pending == 0 || requests > 0 {
+            self.stuck_since = 0;
+        } else if self.stuck_since == 0 {
+            self.stuck_since = time.now;
+        }
+    }
+}
+
+/// The moment of a sample.
+#[derive(Clone, Copy)]
+pub(crate) struct Time {
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+    /// Seconds since the sample before: 1, unless something held the sampler up.
+    pub(crate) passed: u64,
+}
+
+impl Time {
+    fn before(self) -> u64 {
+        self.now - self.passed
+    }
+
+    /// The ends of tens that passed since the last sample, as numbers of their steps.
+    pub(crate) fn coarse_steps(self) -> std::ops::RangeInclusive<u64> {
+        self.before() / COARSE + 1..=self.now / COARSE
+    }
+
+    pub(crate) fn is_coarse(self) -> bool {
+        !self.coarse_steps().is_empty()
+    }
+}
+
+/// The part of `n` that is told of the second that is `back` seconds ago, when `n` came in `passed` seconds. All of the
+/// parts add up to `n`.
+fn share(n: u64, passed: u64, back: u64) -> u64 {
+    n / passed + u64::from(back < n % passed)
+}
+
+/// What a router's history is put together from.
+#[derive(Default)]
+pub(crate) struct Sums {
+    pub(crate) values: [u64; MOST_COLUMNS],
+    pub(crate) second: Gained,
+    pub(crate) coarse: Gained,
+}
+
+/// What the sampler writes into again and again.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    gained: Gained,
+    row: [u16; MOST_COLUMNS],
+}
+
+/// What a sample needs to know and where it tells what it found.
+pub(crate) struct Sampling<'a> {
+    pub(crate) time: Time,
+    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) sums: &'a mut Sums,
+    /// How many bytes the rings have grown by.
+    pub(crate) grown: usize,
+}
+
+impl Entry {
+    pub(crate) fn new(
+        kind: ScopeKind,
+        router: Arc<str>,
+        client: Option<Arc<str>>,
+        name: Arc<str>,
+        place: Place,
+    ) -> Self {
+        let path = match (kind, &client) {
+            (ScopeKind::Router, _) => format!("rt/{name}"),
+            (ScopeKind::Pair, Some(client)) => format!("rt/{router}/client/{client}/service/{name}"),
+            _ => format!("rt/{router}/{}/{name}", kind.name()),
+        };
+        Self {
+            kind,
+            router,
+            client,
+            name,
+            path: path.into(),
+            place,
+            sources: None,
+            kept: None,
+            left_out: false,
+            now: Now::default(),
+        }
+    }
+
+    /// The keys that lead to the scope.
+    pub(crate) fn keys(&self) -> Vec<Arc<str>> {
+        let fixed = |key: &str| Arc::<str>::from(key);
+        match self.kind {
+            ScopeKind::Router => vec![fixed("rt"), self.name.clone()],
+            ScopeKind::Pair => {
+                let client = self.client.clone().unwrap_or_else(|| fixed(""));
+                let (rt, kind, beneath) = (fixed("rt"), fixed("client"), fixed("service"));
+                vec![rt, self.router.clone(), kind, client, beneath, self.name.clone()]
+            }
+            kind => vec![fixed("rt"), self.router.clone(), fixed(kind.name()), self.name.clone()],
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Whether there is anything to tell of it: a scope that was pruned stays in the tree as an empty node.
+    pub(crate) fn lives(&self) -> bool {
+        self.sources.is_some() || self.kind == ScopeKind::Router
+    }
+
+    /// Looks where the scope's metrics are, as far as that isn't known. What is not needed any more goes to `gone`, to be
+    /// dropped when no lock is held.
+    pub(crate) fn resolve(&mut self, tree: &Shared, shape: &Shape, gone: &mut Gone) {
+        if self.kind == ScopeKind::Router {
+            return;
+        }
+        if self.sources.as_ref().is_some_and(|s| shape.alive(s.requests).is_none()) {
+            gone.sources.extend(self.sources.take().map(|sources| *sources));
+            gone.bytes += self.drop_rings();
+            self.left_out = false;
+            self.now = Now::default();
+        }
+        let Some(requests) = shape.child_of(self.place, "requests") else { return };
+        let sources = self.sources.get_or_insert_with(|| {
+            let columns = self.kind.columns().iter().map(|_| Source::Absent).collect();
+            Box::new(Sources { requests, columns, latency: None })
+        });
+        for (source, column) in sources.columns.iter_mut().zip(self.kind.columns()) {
+            let keys = match column.source {
+                Origin::Counter(keys) | Origin::Gauge(keys) if matches!(source, Source::Absent) => keys,
+                // The gauge may be another than it was.
+                Origin::Gauge(keys) if matches!(source, Source::Gauge { .. }) => keys,
+                _ => continue,
+            };
+            let found = keys.iter().try_fold(self.place, |place, key| shape.child_of(place, key));
+            let Some(place) = found else { continue };
+            match shape.metric(place) {
+                Metric::Counter(number) => *source = Source::Counter { slot: Slot::again(tree, number), seen: 0 },
+                Metric::Gauge(number) => {
+                    let gauge = shape.gauge(number);
+                    match &gauge.level {
+                        Some((slot, _)) if gauge.reads.is_empty() => {
+                            *source = Source::Level(Slot::again(tree, *slot));
+                        }
+                        _ => {
+                            let last = if let Source::Gauge { last, .. } = source { *last } else { 0 };
+                            *source = Source::Gauge { place, last };
+                        }
+                    }
+                }
+                Metric::Stat(_) | Metric::None => {}
+            }
+        }
+        if sources.latency.is_none()
+            && let Some(place) = shape.child_of(self.place, "request_latency_ms")
+            && let Metric::Stat(number) = shape.metric(place)
+        {
+            sources.latency = Some(Arc::clone(shape.stat(number)));
+        }
+    }
+
+    /// The gauges that have to be asked, with their columns.
+    pub(crate) fn asked(&self, shape: &Shape, each: &mut impl FnMut(usize, Vec<Read>)) {
+        let Some(sources) = &self.sources else { return };
+        // A budget at rest says nothing new.
+        if self.kind == ScopeKind::Service && (self.kept.is_none() || self.now.in_ten_seconds() == 0) {
+            return;
+        }
+        for (column, source) in sources.columns.iter().enumerate() {
+            let Source::Gauge { place, .. } = source else { continue };
+            if let Some(place) = shape.alive(*place)
+                && let Metric::Gauge(number) = shape.metric(place)
+            {
+                each(column, shape.gauge(number).reads.iter().map(|(_, read)| Arc::clone(read)).collect());
+            }
+        }
+    }
+
+    /// What a gauge said.
+    pub(crate) fn answered(&mut self, column: usize, value: f64) {
+        if let Some(sources) = &mut self.sources
+            && let Source::Gauge { last, .. } = &mut sources.columns[column]
+        {
+            *last = if value.is_finite() && value > 0.0 { value.round() as u64 } else { 0 };
+        }
+    }
+
+    /// Takes the numbers of this second.
+    pub(crate) fn sample(&mut self, cells: &Cells, sampling: &mut Sampling<'_>) {
+        let Some(sources) = &mut self.sources else { return };
+        let time = sampling.time;
+        let mut values = [0; MOST_COLUMNS];
+        let kept = self.kept.is_some();
+        let quiet = match &mut sources.columns[REQUESTS] {
+            Source::Counter { slot, seen } => {
+                let quiet = cells.sum(slot.number()) == *seen && !self.now.moved;
+                quiet && matches!(self.kind, ScopeKind::Service | ScopeKind::Pair)
+            }
+            _ => false,
+        };
+        for (column, source) in sources.columns.iter_mut().enumerate() {
+            values[column] = match source {
+                Source::Absent => 0,
+                Source::Counter { .. } if quiet && column != RETRIES => 0,
+                Source::Counter { .. } if !kept && !matters_always(self.kind, column) => 0,
+                Source::Counter { slot, seen } => {
+                    let value = cells.sum(slot.number());
+                    let came = value.saturating_sub(*seen);
+                    *seen = value;
+                    came
+                }
+                Source::Level(slot) => u64::try_from(cells.sum(slot.number()) as i64).unwrap_or(0),
+                Source::Gauge { last, .. } => *last,
+            };
+        }
+        let now = &mut self.now;
+        now.requests += values[REQUESTS];
+        now.success += values[SUCCESS];
+        now.failures += values[FAILURES];
+        now.pending = values[PENDING];
+        let mut bad = values[FAILURES];
+        if matches!(self.kind, ScopeKind::Service | ScopeKind::Client) {
+            now.retries += values[RETRIES];
+            sampling.sums.values[RETRIES] += values[RETRIES];
+        }
+        if self.kind == ScopeKind::Client {
+            bad += values[NO_CONNECTION];
+            now.endpoints = Some((values[CLIENT_ENDPOINTS], values[CLIENT_ENDPOINTS + 1]));
+            now.connections = Some(values[CLIENT_CONNECTIONS]);
+        }
+        if self.kind == ScopeKind::Server {
+            now.connections = Some(values[SERVER_CONNECTIONS]);
+            for &(router, server) in FROM_SERVERS {
+                sampling.sums.values[router] += values[server];
+            }
+        }
+        let moved = values[REQUESTS] > 0;
+        let look = moved || now.moved;
+        now.moved = moved;
+        now.note(time, values[REQUESTS], bad);
+        let recent = now.in_ten_seconds() + values[REQUESTS] > 0 || look;
+        if time.is_coarse() {
+            now.busy = now.busy * 0.8 + now.in_ten_seconds() as f64 * 0.2;
+        }
+        let Some(kept) = &mut self.kept else {
+            if time.is_coarse() {
+                // The faces' window is a minute old, but costs nothing.
+                let window = sources.latency.as_ref().and_then(|stat| stat.window());
+                now.latency = window.filter(|w| w.count > 0).map(|w| [w.p50, w.p99, w.max]);
+            }
+            return;
+        };
+        let scratch = &mut *sampling.scratch;
+        let mut second = None;
+        if let Some(stat) = sources.latency.as_ref().filter(|_| look) {
+            scratch.gained.clear();
+            let grown = kept.latency.advance(stat, cells, Mark::Second, &mut scratch.gained);
+            kept.bytes += grown;
+            sampling.grown += grown;
+            second = summary(&scratch.gained);
+            if self.kind == ScopeKind::Server {
+                sampling.sums.second.extend_from_slice(&scratch.gained);
+            }
+        }
+        kept.write_fine(self.kind.columns(), &values, second, time, &mut scratch.row);
+        if time.is_coarse() {
+            let mut coarse = None;
+            if let Some(stat) = sources.latency.as_ref().filter(|_| recent) {
+                scratch.gained.clear();
+                let grown = kept.latency.advance(stat, cells, Mark::Coarse, &mut scratch.gained);
+                kept.bytes += grown;
+                sampling.grown += grown;
+                coarse = summary(&scratch.gained);
+                if self.kind == ScopeKind::Server {
+                    sampling.sums.coarse.extend_from_slice(&scratch.gained);
+                }
+            }
+            now.latency = coarse;
+            kept.write_coarse(self.kind.columns(), coarse, time, &mut scratch.row);
+        }
+    }
+
+    /// Takes a router's numbers, from what its servers, services and clients had.
+    pub(crate) fn sample_router(&mut self, time: Time, sums: &mut Sums, scratch: &mut Scratch) {
+        let values = std::mem::take(&mut sums.values);
+        let now = &mut self.now;
+        now.requests += values[REQUESTS];
+        now.success += values[SUCCESS];
+        now.failures += values[FAILURES];
+        now.retries += values[RETRIES];
+        now.pending = values[PENDING];
+        now.connections = Some(values[8]);
+        now.note(time, values[REQUESTS], values[FAILURES]);
+        merge(&mut sums.second);
+        let second = summary(&sums.second);
+        sums.second.clear();
+        merge(&mut sums.coarse);
+        let coarse = summary(&sums.coarse);
+        sums.coarse.clear();
+        if time.is_coarse() {
+            now.latency = coarse;
+            now.busy = now.busy * 0.8 + now.in_ten_seconds() as f64 * 0.2;
+        }
+        let Some(kept) = &mut self.kept else { return };
+        kept.write_fine(self.kind.columns(), &values, second, time, &mut scratch.row);
+        if time.is_coarse() {
+            kept.write_coarse(self.kind.columns(), coarse, time, &mut scratch.row);
+        }
+    }
+
+    /// Gives the scope rings. What came before is not in them.
+    pub(crate) fn keep(&mut self, spans: &Spans, cells: &Cells) -> usize {
+        let mut latency = Latency::default();
+        let mut bytes = Kept::bytes(self.kind, spans);
+        if let Some(sources) = &mut self.sources
+            && self.now.requests > 0
+        {
+            for (column, source) in sources.columns.iter_mut().enumerate() {
+                if let Source::Counter { slot, seen } = source
+                    && !matters_always(self.kind, column)
+                {
+                    *seen = cells.sum(slot.number());
+                }
+            }
+            if let Some(stat) = &sources.latency {
+                for mark in [Mark::Second, Mark::Coarse] {
+                    bytes += latency.advance(stat, cells, mark, &mut Vec::new());
+                }
+            }
+        }
+        let columns = self.kind.columns().len();
+        let (fine, coarse) = (Ring::new(spans.fine, columns), Ring::new(spans.coarse, columns));
+        self.kept = Some(Box::new(Kept { fine, coarse, latency, bytes }));
+        bytes
+    }
+
+    /// Takes its rings away, and says how many bytes that frees.
+    pub(crate) fn drop_rings(&mut self) -> usize {
+        self.kept.take().map_or(0, |kept| kept.bytes)
+    }
+
+    /// For whoever drops the whole entry.
+    pub(crate) fn end(mut self, gone: &mut Gone) {
+        gone.bytes += self.drop_rings();
+        gone.sources.extend(self.sources.take().map(|sources| *sources));
+    }
+}
+
+/// What is to be dropped when no lock is held: a slot or a stat takes locks when it ends.
+#[derive(Default)]
+pub(crate) struct Gone {
+    sources: Vec<Sources>,
+    /// How many bytes of rings are gone already.
+    pub(crate) bytes: usize,
+}
+
+/// Columns of clients and servers by their places; the test of `scope.rs` holds them to it.
+pub(crate) const CLIENT_CONNECTIONS: usize = 10;
+pub(crate) const CLIENT_ENDPOINTS: usize = 18;
+pub(crate) const SERVER_CONNECTIONS: usize = 7;
+
+/// What is read of a scope without rings, too.
+fn matters_always(kind: ScopeKind, column: usize) -> bool {
+    match column {
+        REQUESTS | SUCCESS | FAILURES => true,
+        RETRIES => matches!(kind, ScopeKind::Service | ScopeKind::Client),
+        NO_CONNECTION => kind == ScopeKind::Client,
+        _ => false,
+    }
+}
+
+impl Kept {
+    /// What the rings of a scope take, before any request.
+    pub(crate) fn bytes(kind: ScopeKind, spans: &Spans) -> usize {
+        let columns = kind.columns().len();
+        size_of::<Self>() + Ring::bytes(spans.fine, columns) + Ring::bytes(spans.coarse, columns)
+    }
+
+    fn write_fine(
+        &mut self,
+        columns: &[Column],
+        values: &[u64; MOST_COLUMNS],
+        latency: Option<[u64; 3]>,
+        time: Time,
+        row: &mut [u16; MOST_COLUMNS],
+    ) {
+        let latency = latency.map_or([NONE; 3], |l| l.map(encode));
+        let passed = time.passed.min(self.fine.len());
+        for back in (0..passed).rev() {
+            for (at, column) in columns.iter().enumerate() {
+                row[at] = match at {
+                    P50 | P99 | MAX => latency[at - P50],
+                    _ if column.is_count() => encode(share(values[at], time.passed, back)),
+                    _ => encode(values[at]),
+                };
+            }
+            self.fine.write(time.now - back, &row[..columns.len()]);
+        }
+    }
+
+    /// Writes the tens that have ended, from their seconds: counts are added up, of the others the last one stands.
+    fn write_coarse(
+        &mut self,
+        columns: &[Column],
+        latency: Option<[u64; 3]>,
+        time: Time,
+        row: &mut [u16; MOST_COLUMNS],
+    ) {
+        let latency = latency.map_or([NONE; 3], |l| l.map(encode));
+        let steps = time.coarse_steps();
+        let oldest = steps.end().saturating_sub(self.fine.len() / COARSE);
+        for step in (*steps.start()).max(oldest)..=*steps.end() {
+            let seconds = (step - 1) * COARSE + 1..=step * COARSE;
+            let mut any = false;
+            for (at, column) in columns.iter().enumerate() {
+                let mut kept = seconds.clone().filter_map(|second| self.fine.value(second, at));
+                let value = if column.is_count() { kept.reduce(|a, b| a + b) } else { kept.next_back() };
+                any |= value.is_some();
+                row[at] = match at {
+                    P50 | P99 | MAX => latency[at - P50],
+                    _ => value.map_or(NONE, encode),
+                };
+            }
+            if any {
+                self.coarse.write(step, &row[..columns.len()]);
+            }
+        }
+    }
+}
