@@ -252,7 +252,7 @@ impl std::error::Error for HungUp {}
 async fn answer(kind: Upstream, count: u64, weather: Weather) -> Result<Response<Full<Bytes>>, HungUp> {
     const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
     let (status, text) = match (kind, weather) {
-        (Upstream::Quick, Weather::HangUps) if count % 2 == 0 => return Err(HungUp),
+        (Upstream::Quick, Weather::HangUps) if count.is_multiple_of(2) => return Err(HungUp),
         (Upstream::Quick, _) => (StatusCode::OK, "quick as ever\n"),
         (Upstream::Slow, weather) => {
             let times = if weather == Weather::Slower { 5 } else { 1 };
@@ -266,7 +266,7 @@ async fn answer(kind: Upstream, count: u64, weather: Weather) -> Result<Response
             tokio::time::sleep(Duration::from_millis(2 + u64::from(n) * 3 + count % 5)).await;
             if count % 40 == 7 { (StatusCode::NOT_FOUND, "no such page\n") } else { (StatusCode::OK, "a page\n") }
         }
-        (Upstream::Green, Weather::BadRelease) if count % 3 != 0 => (FAILED, "the new release fails\n"),
+        (Upstream::Green, Weather::BadRelease) if !count.is_multiple_of(3) => (FAILED, "the new release fails\n"),
         (Upstream::Green, _) => (StatusCode::OK, "the shop, new\n"),
         (Upstream::Blue, _) => (StatusCode::OK, "the shop\n"),
     };

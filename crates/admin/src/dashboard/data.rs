@@ -11,13 +11,16 @@ use l5d_telemetry::{MetricRef, MetricsTree, Visitor};
 use crate::index::json_string;
 use crate::{Handler, Request, Response};
 
+/// What a page of data answers a request.
+type Answer = Box<dyn Fn(&Request) -> Result<String, WrongQuery> + Send + Sync>;
+
 /// Scopes on one page of a list, and series in one answer: an answer is never larger than somebody can use.
 const MOST_ROWS: usize = 200;
 const MOST_SCOPES: usize = 50;
 const MOST_NAMES: usize = 500;
 
 pub(crate) fn handlers(tree: &MetricsTree, history: &Arc<History>) -> Vec<Handler> {
-    let json = |path: &str, answer: Box<dyn Fn(&Request) -> Result<String, WrongQuery> + Send + Sync>| {
+    let json = |path: &str, answer: Answer| {
         Handler::of(path, move |request| {
             if request.method != Method::GET && request.method != Method::HEAD {
                 return Response::method_not_allowed("GET, HEAD");
@@ -76,7 +79,7 @@ fn list_of(request: &Request) -> Result<List, WrongQuery> {
         service: given("service"),
         name: given("name"),
         search: given("q"),
-        sort: request.query("sort").map_or(Ok(Sort::default()), |name| Sort::parse(&name))?,
+        sort: request.query("sort").map_or_else(|| Ok(Sort::default()), |name| Sort::parse(&name))?,
         reverse: request.flag("reverse"),
         offset: number(request, "offset")?.unwrap_or(0),
         limit: number(request, "limit")?.unwrap_or(25).min(MOST_ROWS),

@@ -78,7 +78,7 @@ fn write_row(out: &mut String, row: &Row) {
         format!("{:.2} %", 100.0 * (all - row.bad_10s.min(all)) as f64 / all as f64)
     };
     let (p50, p99) =
-        row.latency.map_or(("–".into(), "–".into()), |l| (format!("{} ms", l[0]), format!("{} ms", l[1])));
+        row.latency.map_or_else(|| ("–".into(), "–".into()), |l| (format!("{} ms", l[0]), format!("{} ms", l[1])));
     let _ = writeln!(
         out,
         "<tr><td>{name}</td><td>{state}</td><td>{:.1}</td><td>{success}</td><td>{p50}</td><td>{p99}</td><td>{}</td><td>{}</td></tr>",

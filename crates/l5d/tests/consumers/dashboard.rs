@@ -317,13 +317,12 @@ pub(crate) fn without_javascript_the_overview_has_its_numbers(suite: &Suite) {
     browser.look(Look::WIDE, 1000);
     browser.without_javascript(true);
     let mut page = String::new();
-    let shown = wait_for("the numbers", Duration::from_secs(30), || {
+    wait_for("the numbers", Duration::from_secs(30), || {
         browser.load(&site.url("/"));
         page = browser.html();
         page.contains(&format!("<td>{sent}</td>")).then_some(())
     });
     browser.without_javascript(false);
-    let () = shown;
     assert!(!page.contains("data-ready"), "a script ran");
     let router = format!("&lt;b&gt;{}", SCRIPT.replace('<', "&lt;").replace('>', "&gt;"));
     for words in ["svc/web</a>", "#/io.l5d.fs/bad</a>", "<td>failing</td>", "<th>requests/s</th>", &router] {
