@@ -110,7 +110,7 @@ pub(crate) fn unidentified(ctx: &Ctx) {
 #[inline]
 pub(crate) fn bound(ctx: &Ctx, client: &Path, residual: Option<&HeaderValue>, way: impl FnOnce() -> Option<Arc<str>>) {
     if ctx.recording.is_on() {
-        let residual = residual.and_then(|r| r.to_str().ok()).map_or("/".into(), cut);
+        let residual = residual.and_then(|r| r.to_str().ok()).map_or_else(|| "/".into(), cut);
         let annotations =
             [Annotation::Message("namer.success".into()), fact("client", client.show()), fact("residual", residual)];
         let way = way().map(|way| fact("l5d.dtab_path", way));

@@ -64,7 +64,7 @@ impl Told {
         let mut parts = text.split('-');
         let first = parts.next()?;
         let Some(span) = parts.next() else { return decision(first) };
-        let told = parts.next().map_or(Some(Self::default()), decision)?;
+        let told = parts.next().map_or_else(|| Some(Self::default()), decision)?;
         let span = hex(span)?;
         let parent = parts.next().map_or(Some(span), hex)?;
         let (trace, trace_high) = trace_hex(first)?;

@@ -289,7 +289,6 @@ pub(crate) fn the_modern_page_is_without_fault_to_promtool(suite: &Suite) {
     let page = l5d_testkit::get(node.l5d.admin(), "localhost", "/metrics").expect("the page is there").body;
     let checked = run(installed("promtool", "prometheus").args(["check", "metrics"]), &page);
     assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
-    
 }
 
 pub(crate) fn pushgateway_accepts_every_page(suite: &Suite) {

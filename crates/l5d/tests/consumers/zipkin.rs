@@ -43,7 +43,7 @@ impl Zipkin {
 
     fn json(&self, target: &str) -> Value {
         let reply = get(self.addr, "localhost", target).unwrap_or_else(|error| panic!("{target}: {error}"));
-        serde_json::from_str(&reply.text()).unwrap_or(Value::Null)
+        serde_json::from_str(reply.text()).unwrap_or(Value::Null)
     }
 
     /// The spans of a trace, when there are so many.
