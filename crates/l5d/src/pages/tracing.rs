@@ -19,7 +19,10 @@ fn answer(request: &Request, tracing: &Tracing) -> String {
         tracing.enable(false);
         "Disabling Finagle tracing".to_owned()
     } else {
-        // Linkerd repeats the query here, as it is.
-        "Could not figure out what you wanted to do with tracing. Either enable or disable it.".to_owned()
+        // Linkerd repeats the parameters as they are, into a page of HTML.
+        let query = request.uri.query().unwrap_or_default();
+        let query = query.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let text = "Could not figure out what you wanted to do with tracing. Either enable or disable it.";
+        format!("{text} This is what we got: {query}")
     }
 }

@@ -115,7 +115,7 @@ impl Settings {
         let mut all = vec![
             ("service.name".to_owned(), name.unwrap_or_else(|| "l5d".to_owned())),
             ("service.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("process.pid".to_owned(), std::process::id().to_string()),
+            ("service.instance.id".to_owned(), uuid()),
         ];
         all.retain(|(key, _)| !attributes.iter().any(|(own, _)| own == key));
         all.append(&mut attributes);
@@ -128,6 +128,13 @@ impl Settings {
             resource: Resource { attributes: all },
         })
     }
+}
+
+/// Tells this process from every other: a random UUID.
+fn uuid() -> String {
+    let random = fastrand::u128(..) & !(0xf << 76) & !(0xc << 60) | 4 << 76 | 8 << 60;
+    let hex = format!("{random:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// A number of milliseconds, or a duration as the command line has it: `10.seconds`.
@@ -298,6 +305,15 @@ pub(super) mod tests {
         assert_eq!(settings.metrics.headers, [header("a", "b")]);
         assert_eq!(settings.interval, Duration::from_secs(2));
         assert_eq!((settings.temporality, settings.histograms), (Temporality::Cumulative, Histograms::Explicit));
+    }
+
+    #[test]
+    fn each_process_has_an_id_of_its_own() {
+        let (one, other) = (uuid(), uuid());
+        assert_ne!(one, other);
+        let parts: Vec<usize> = one.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert!(one.as_bytes()[14] == b'4' && b"89ab".contains(&one.as_bytes()[19]), "{one}");
     }
 
     #[test]
