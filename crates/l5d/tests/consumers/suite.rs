@@ -6,6 +6,7 @@ use crate::influxdb::InfluxDb;
 use crate::l5d::{Hostile, Mesh};
 use crate::nginx::Nginx;
 use crate::prometheus::Prometheus;
+use crate::prometheus3::Prometheus3;
 use crate::pushgateway::Pushgateway;
 use crate::statsd::StatsdServer;
 use crate::zipkin::Zipkin;
@@ -16,6 +17,7 @@ use crate::zipkin::Zipkin;
 #[derive(Default)]
 pub(crate) struct Suite {
     prometheus: OnceCell<Prometheus>,
+    prometheus3: OnceCell<Prometheus3>,
     pushgateway: OnceCell<Pushgateway>,
     influxdb: OnceCell<InfluxDb>,
     statsd: OnceCell<StatsdServer>,
@@ -33,6 +35,11 @@ impl Suite {
     /// Prometheus with the README's job, scraping the three processes of [`mesh`](Self::mesh), and the hostile one.
     pub(crate) fn prometheus(&self) -> &Prometheus {
         self.prometheus.get_or_init(|| Prometheus::start(self.mesh(), self.hostile()))
+    }
+
+    /// Prometheus 3, scraping the same processes, both faces in every format.
+    pub(crate) fn prometheus3(&self) -> &Prometheus3 {
+        self.prometheus3.get_or_init(|| Prometheus3::start(self.mesh(), self.hostile()))
     }
 
     pub(crate) fn pushgateway(&self) -> &Pushgateway {
