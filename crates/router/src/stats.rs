@@ -57,7 +57,7 @@ impl RequestStats {
     /// of `if_dropped`.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.pending.incr();
-        InFlight { stats: Arc::clone(self), finished: false }
+        InFlight { stats: Arc::clone(self), trace: None, finished: false }
     }
 
     fn count(&self, outcome: Outcome<'_>) {
@@ -84,15 +84,26 @@ impl RequestStats {
 #[derive(Debug)]
 pub struct InFlight {
     stats: Arc<RequestStats>,
+    trace: Option<u128>,
     finished: bool,
 }
 
 impl InFlight {
+    /// The request is recorded under this trace: its latency is kept as an exemplar.
+    #[must_use]
+    pub fn traced(mut self, trace: u128) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
     /// The request ended after `elapsed`.
     pub fn finish(mut self, outcome: Outcome<'_>, elapsed: Duration) {
         self.finished = true;
         self.stats.count(outcome);
-        self.stats.latency_ms.add(millis(elapsed));
+        match self.trace {
+            None => self.stats.latency_ms.add(millis(elapsed)),
+            Some(trace) => self.stats.latency_ms.add_traced(millis(elapsed), trace),
+        }
     }
 
     /// The request ended without a result of its own: it was given up for `kind`, in the client labelled `source`.

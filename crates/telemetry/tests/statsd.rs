@@ -101,11 +101,11 @@ fn each_flavor_writes_tags_its_own_way() {
         (
             Flavor::Graphite,
             [
-                "l5d.rt.client.service.requests;rt=http;client=_/io.l5d.fs/a;service=svc/é:3|c",
-                "l5d.rt.server.pending;rt=http;server=127.0.0.1/4140:0|g",
-                "l5d.rt.server.pending;rt=http;server=127.0.0.1/4140:-2|g",
-                "l5d.rt.server.bytes;rt=http;server=127.0.0.1/4140:7|ms|@1.000000",
-                "l5d.rt.server.request_latency_ms;rt=http;server=127.0.0.1/4140:7|ms|@1.000000",
+                "l5d.rt.client.service.requests;rt=http;client=_-io.l5d.fs-a;service=svc-_:3|c",
+                "l5d.rt.server.pending;rt=http;server=127.0.0.1-4140:0|g",
+                "l5d.rt.server.pending;rt=http;server=127.0.0.1-4140:-2|g",
+                "l5d.rt.server.bytes;rt=http;server=127.0.0.1-4140:7|ms|@1.000000",
+                "l5d.rt.server.request_latency_ms;rt=http;server=127.0.0.1-4140:7|ms|@1.000000",
             ],
         ),
     ];

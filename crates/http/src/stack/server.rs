@@ -330,7 +330,11 @@ impl ServerStack {
         }
         self.handletime_us.add(u64::try_from((clock::event() - began).as_micros()).unwrap_or(u64::MAX));
 
-        let counting = Counting { in_flight: Some(self.requests.begin()), began };
+        let mut in_flight = self.requests.begin();
+        if recording.is_on() {
+            in_flight = in_flight.traced(u128::from(trace.trace_high.unwrap_or(0)) << 64 | u128::from(trace.trace));
+        }
+        let counting = Counting { in_flight: Some(in_flight), began };
         let result = self.limited(peer, head, ctx, body).await;
         let mut response = match result {
             Ok(response) => {

@@ -488,7 +488,7 @@ pub(crate) fn names_of_requests_cost_no_scrape_and_no_count(suite: &Suite) {
     use l5d_testkit::{Downstream, free_port};
     use std::net::{Ipv4Addr, SocketAddr};
     const NAMES: u64 = 20_000;
-    const ROUND: u64 = 2_500;
+    const ROUND: u64 = 5_000;
     let upstream = Upstream::start(|_| Response::ok("hello"));
     let (admin, server) = (free_port(), SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
     let statsd = suite.statsd();

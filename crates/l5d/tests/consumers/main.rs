@@ -19,10 +19,12 @@ mod otlp;
 mod page;
 mod programs;
 mod prometheus;
+mod prometheus3;
 mod pushgateway;
 mod readme;
 mod router;
 mod statsd;
+mod statsd_exporter;
 mod suite;
 mod telegraf;
 mod zipkin;
@@ -77,6 +79,17 @@ const CASES: &[Case] = &[
     ("statsd::gauges_come_each_interval", statsd::gauges_come_each_interval),
     ("statsd::hostile_names_make_no_bad_line", statsd::hostile_names_make_no_bad_line),
     ("statsd::an_unreachable_server_stops_nothing", statsd::an_unreachable_server_stops_nothing),
+    ("statsd_exporter::tags_of_every_flavor_come_back", statsd_exporter::tags_of_every_flavor_come_back),
+    (
+        "prometheus3::every_target_is_up_and_no_sample_is_dropped",
+        prometheus3::every_target_is_up_and_no_sample_is_dropped,
+    ),
+    ("prometheus3::both_faces_count_what_was_sent", prometheus3::both_faces_count_what_was_sent),
+    (
+        "prometheus3::histograms_answer_quantiles_natively_and_by_buckets",
+        prometheus3::histograms_answer_quantiles_natively_and_by_buckets,
+    ),
+    ("prometheus3::families_have_type_help_and_unit", prometheus3::families_have_type_help_and_unit),
     ("fuzz::json_is_json_and_has_every_name_once", fuzz::json_is_json_and_has_every_name_once),
     ("fuzz::promtool_never_refuses_a_page", fuzz::promtool_never_refuses_a_page),
     ("fuzz::the_modern_page_is_without_fault_to_promtool", fuzz::the_modern_page_is_without_fault_to_promtool),

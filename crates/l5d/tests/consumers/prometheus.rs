@@ -62,7 +62,10 @@ impl Prometheus {
             config = readme::replaced(&config, printed, &node.l5d.admin().to_string());
         }
         let job = "  - job_name: hostile\n    metrics_path: /admin/metrics/prometheus\n    static_configs:\n";
-        format!("{}\n{job}    - targets: ['{}']\n", config.trim_end(), hostile.l5d.admin())
+        let modern = "  - job_name: modern\n    metrics_path: /metrics\n    static_configs:\n";
+        let (hostile, nodes) = (hostile.l5d.admin(), mesh.nodes.iter().map(|node| format!("'{}'", node.l5d.admin())));
+        let all = nodes.chain([format!("'{hostile}'")]).collect::<Vec<_>>().join(", ");
+        format!("{}\n{job}    - targets: ['{hostile}']\n{modern}    - targets: [{all}]\n", config.trim_end())
     }
 
     fn ask(&self, path: &str) -> Value {
@@ -159,6 +162,12 @@ pub(crate) fn queries_return_what_was_sent_to_three_processes(suite: &Suite) {
         prometheus.expect(&format!("rt:client:connects{{{client}}}"), 1.0);
         prometheus.expect(&format!("rt:bindcache:path:misses{{{of}}}"), 1.0);
     }
+    for node in &mesh.nodes {
+        let of = format!("job=\"modern\", instance=\"{}\"", node.l5d.admin());
+        prometheus.expect(&format!("sum(l5d_server_requests_total{{{of}}})"), node.sent.all() as f64);
+        let count = format!("sum(l5d_server_request_duration_seconds_count{{{of}}})");
+        prometheus.expect(&count, node.sent.all() as f64);
+    }
     let all: u64 = mesh.nodes.iter().map(|node| node.sent.all()).sum();
     prometheus.expect("sum(rt:server:requests{job=\"linkerd\"})", all as f64);
     prometheus.expect("count(count by (instance) (rt:client:requests{job=\"linkerd\"}))", 3.0);
@@ -193,8 +202,9 @@ fn every_sample_is_kept(prometheus: &Prometheus) {
     for target in prometheus.targets() {
         assert_eq!((&target["health"], &target["lastError"]), (&Value::from("up"), &Value::from("")), "{target}");
     }
+    wait_until("samples of every target", || prometheus.query("scrape_samples_scraped").len() == 8);
     let scraped = prometheus.query("scrape_samples_scraped");
-    assert!(scraped.len() == 4 && scraped.iter().all(|series| series.value > 50.0), "{scraped:?}");
+    assert!(scraped.iter().all(|series| series.value > 50.0), "{scraped:?}");
 }
 
 pub(crate) fn hostile_names_come_back_as_they_were_sent(suite: &Suite) {

@@ -7,6 +7,7 @@ use crate::influxdb::InfluxDb;
 use crate::l5d::{Hostile, Mesh};
 use crate::nginx::Nginx;
 use crate::prometheus::Prometheus;
+use crate::prometheus3::Prometheus3;
 use crate::pushgateway::Pushgateway;
 use crate::statsd::StatsdServer;
 use crate::zipkin::Zipkin;
@@ -18,6 +19,7 @@ use crate::zipkin::Zipkin;
 pub(crate) struct Suite {
     browser: OnceCell<Browser>,
     prometheus: OnceCell<Prometheus>,
+    prometheus3: OnceCell<Prometheus3>,
     pushgateway: OnceCell<Pushgateway>,
     influxdb: OnceCell<InfluxDb>,
     statsd: OnceCell<StatsdServer>,
@@ -40,6 +42,11 @@ impl Suite {
     /// Chromium with one window, which each case takes as it finds it.
     pub(crate) fn browser(&self) -> &Browser {
         self.browser.get_or_init(Browser::start)
+    }
+
+    /// Prometheus 3, scraping the same processes, both faces in every format.
+    pub(crate) fn prometheus3(&self) -> &Prometheus3 {
+        self.prometheus3.get_or_init(|| Prometheus3::start(self.mesh(), self.hostile()))
     }
 
     pub(crate) fn pushgateway(&self) -> &Pushgateway {

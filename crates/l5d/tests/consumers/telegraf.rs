@@ -203,7 +203,7 @@ pub(crate) fn no_line_of_a_hostile_page_is_lost(suite: &Suite) {
     let names: Vec<&str> = names.iter().filter_map(|row| row.values["value"].as_str()).collect();
     assert!(names.len() > HOSTS.len(), "{names:.80?}");
     // The name of 70 000 letters is there too, as much of it as is sure to fit, and what tells it from others.
-    let long = |name: &&str| name.starts_with("svc/long-long-") && name.len() == 6000 && name.contains("-~");
+    let long = |name: &&str| name.starts_with("svc/long-long-") && name.len() == 6000 && name.contains('~');
     assert!(names.iter().any(long), "{names:.80?}");
 }
 

@@ -51,7 +51,7 @@ pub enum Flavor {
     Dogstatsd,
     /// `name,rt=http,service=svc/web:1|c`: Telegraf, statsd_exporter.
     Influx,
-    /// `name;rt=http;service=svc/web:1|c`: Graphite behind a StatsD that leaves `;` and `=` alone, statsd_exporter.
+    /// `name;rt=http;service=svc-web:1|c`: Graphite behind etsy's StatsD, which makes a slash a dash and drops most signs.
     Graphite,
 }
 
@@ -337,7 +337,13 @@ impl Named {
         self.tags.extend_from_slice(tag.as_bytes());
         self.tags.push(equals);
         for c in value.chars() {
+            // As etsy's server would do, but that signs which it drops are still there as something.
+            if c == '/' && self.flavor == Flavor::Graphite {
+                self.tags.push(b'-');
+                continue;
+            }
             let kept = match self.flavor {
+                Flavor::Graphite => c.is_ascii_alphanumeric() || "._-".contains(c),
                 // A colon is fine there: servers split at the first one.
                 Flavor::None | Flavor::Dogstatsd => !(c.is_control() || matches!(c, '|' | ',')),
                 _ => !(c.is_control() || c.is_whitespace() || "|,;:=#[]~!^".contains(c)),
