@@ -312,7 +312,7 @@ impl Endpoint {
             Some(parked) => Connection { parked, opened_in: None },
             None => {
                 let began = Instant::now();
-                match self.connect().await {
+                match Box::pin(self.connect()).await {
                     Ok(parked) => Connection { parked, opened_in: Some(began.elapsed()) },
                     Err(e) => {
                         self.connect_failed(built);

@@ -106,13 +106,12 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let present = Present::of(headers);
     if present.has(Present::CONNECTION)
         && let Some(connection) = headers.remove(CONNECTION)
+        // Nearly always that, and without such a header.
+        && (present.has(Present::KEEP_ALIVE) || !connection.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
         && let Ok(listed) = connection.to_str()
     {
-        for name in listed.split(',').map(str::trim) {
-            // Nearly always that, and without such a header.
-            if present.has(Present::KEEP_ALIVE) || !name.eq_ignore_ascii_case("keep-alive") {
-                headers.remove(name);
-            }
+        for name in listed.split(',') {
+            headers.remove(name.trim());
         }
     }
     for (kind, name) in [

@@ -172,11 +172,12 @@ impl HttpServer {
             let (stack, peer) = (&self.stack, &peer);
             let busy = limit.map(|_| activity.begin());
             counts.message();
-            async move {
+            // Boxed, so that an idle connection does not hold the room that a request needs.
+            Box::pin(async move {
                 let response = stack.call(peer, request).await;
                 drop(busy);
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         let connection = http1::Builder::new()
             .preserve_header_case(true)

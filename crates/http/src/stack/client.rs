@@ -752,7 +752,8 @@ impl Client {
         }
         head.extensions.remove::<hyper::ext::ReasonPhrase>();
         let present = Present::of(&head.headers);
-        let length = if present.has(Present::CONTENT_LENGTH) { content_length(&head.headers) } else { None };
+        let (length, plain_length) =
+            if present.has(Present::CONTENT_LENGTH) { declared_length(&head.headers) } else { (None, false) };
         let bodiless = attempt.head.method == http::Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let chunked = present.has(Present::TRANSFER_ENCODING);
@@ -785,7 +786,7 @@ impl Client {
                     head.extensions.insert(ClosedStream(bytes.len()));
                 }
             }
-            if !bodiless && (chunked || !declares(&head.headers, bytes.len())) {
+            if !bodiless && (chunked || !plain_length || length != Some(bytes.len() as u64)) {
                 head.headers.remove(TRANSFER_ENCODING);
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             }
@@ -992,13 +993,17 @@ pub(crate) fn head_bytes(headers: &http::HeaderMap) -> usize {
     headers.iter().map(|(k, v)| k.as_str().len() + v.len() + 4).sum()
 }
 
-/// Whether a message declares this length already, once and in the usual form.
-fn declares(headers: &http::HeaderMap, length: usize) -> bool {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+/// The length that a message declares, and whether it does so once and in the usual form.
+fn declared_length(headers: &http::HeaderMap) -> (Option<u64>, bool) {
+    let Some(line) = headers.get(CONTENT_LENGTH) else { return (None, false) };
     let digits = line.as_bytes();
-    let plain = digits == b"0" || digits.first().is_some_and(|d| (b'1'..=b'9').contains(d));
-    plain && content_length(headers) == Some(length as u64)
+    let once = headers.len() == headers.keys_len() || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_none();
+    // As long as it cannot overflow, which is as long as any body is.
+    if digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) && !digits.is_empty() {
+        let length = digits.iter().fold(0, |n, d| n * 10 + u64::from(d - b'0'));
+        return (Some(length), once && (digits[0] != b'0' || digits.len() == 1));
+    }
+    (content_length(headers), false)
 }
 
 /// The length that a message declares.

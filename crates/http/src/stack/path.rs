@@ -304,7 +304,9 @@ impl PathStack {
             peer,
             binding_timeout: self.binding_timeout,
         };
-        bound.client.call(attempt).await.map_err(|e| if e.kind == Kind::NoBrokers { self.no_route() } else { e })
+        // Boxed here: the futures above are moved into one another, and would all be as large as what is below.
+        let called = Box::pin(bound.client.call(attempt)).await;
+        called.map_err(|e| if e.kind == Kind::NoBrokers { self.no_route() } else { e })
     }
 
     /// What Linkerd says when a name leads nowhere (template A).
