@@ -61,7 +61,7 @@ function quoted(text) {
 
 /** The labels of a scope, as a chart's queries want them. */
 function labelled(text, scope) {
-  return text.replace(/<(rt|server|service|client)>/g, (_, label) => `${label}=${quoted(label === "rt" ? scope.router : scope.name)}`);
+  return text.replace(/<(rt|router|server|service|client)>/g, (_, label) => `${label}=${quoted(["rt", "router"].includes(label) ? scope.router : scope.name)}`);
 }
 
 async function copy(text, button) {
@@ -77,7 +77,7 @@ async function copy(text, button) {
 
 /** The queries of a chart: what to ask Prometheus for, to see the same there. */
 function queries(chart, scope) {
-  const faces = [["legacy", "names of Linkerd 1"], ["modern", "names of /metrics"]];
+  const faces = [["legacy", "of /admin/metrics/prometheus"], ["modern", "of /metrics"]];
   const parts = faces.map(([face, title]) => {
     const lines = chart.lines.filter((line) => line[face]);
     if (lines.length === 0) return undefined;

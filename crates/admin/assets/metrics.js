@@ -1,46 +1,11 @@
-// Every metric by its name: value, meaning where it is known, and how it moved while the page was open.
+// Every metric by its name: value, meaning, and how it moved while the page was open.
 
 import { Trail } from "./chart.js";
-import { every, here, query, read } from "./data.js";
+import { every, query, read } from "./data.js";
 import { arrange, h, say } from "./dom.js";
 import { count, NONE, short } from "./format.js";
 
 const SIZE = 100;
-
-/** Help by family, from the modern page, when there is one. */
-async function meanings() {
-  const help = new Map();
-  if (!here("/metrics")) return help;
-  try {
-    const answer = await fetch("/metrics", { headers: { accept: "text/plain" }, signal: AbortSignal.timeout(10000) });
-    if (!answer.ok || !(answer.headers.get("content-type") ?? "").startsWith("text/plain")) return help;
-    for (const [, family, text] of (await answer.text()).matchAll(/^# HELP (\S+) (.*)$/gm)) help.set(family, text);
-  } catch {
-    // Without the modern page there is no help.
-  }
-  return help;
-}
-
-/** The help of a metric of the tree: the family whose name its own becomes. */
-function meaning(help, path) {
-  if (help.size === 0) return "";
-  const parts = path.split("/");
-  let keys = parts;
-  if (parts[0] === "rt") {
-    const at = parts.findIndex((part, i) => i > 1 && ["server", "service", "client"].includes(part));
-    if (at < 0) return "";
-    // The name has slashes of its own: the longest ending that is a family wins.
-    keys = [parts[at], ...parts.slice(at + 2)];
-  }
-  for (let from = 1; from < keys.length; from += 1) {
-    const base = "l5d_" + [keys[0], ...keys.slice(from)].join("_").replace(/[^a-zA-Z0-9_]/g, "_").toLowerCase();
-    const stem = base.replace(/_ms$/, "").replace(/_us$/, "");
-    for (const name of [base, `${base}_total`, `${stem}_seconds`, `${stem}_seconds_total`, `${base}_bytes`, `${base}_bytes_total`]) {
-      if (help.has(name)) return help.get(name);
-    }
-  }
-  return "";
-}
 
 function shown(value) {
   if (value === null) return NONE;
@@ -59,11 +24,10 @@ export async function show(main) {
   let offset = 0;
   let matched = 0;
   const rows = new Map();
-  const help = await meanings();
-  const heads = ["name", "value", "while this page was open"].concat(help.size ? ["meaning"] : []);
+  const heads = ["name", "value", "while this page was open", "meaning"];
   main.replaceChildren(
     h("div", { class: "bar" }, h("h1", {}, "Metrics ", found), h("div", { class: "tools" }, search)),
-    h("section", { class: "card" }, h("div", { class: "scroll" }, h("table", { class: "metrics" }, h("thead", {}, h("tr", {}, heads.map((name, i) => h("th", { scope: "col", class: i === 1 ? "number" : i === 2 ? "wide" : undefined }, name)))), body)), h("p", { class: "pager" }, back, on)),
+    h("section", { class: "card" }, h("div", { class: "scroll" }, h("table", { class: "metrics" }, h("thead", {}, h("tr", {}, heads.map((name, i) => h("th", { scope: "col", class: i === 1 ? "number" : i > 1 ? "wide" : undefined }, name)))), body)), h("p", { class: "pager" }, back, on)),
     h("p", { class: "small" }, "Counters grow from the start of the process, gauges are of now, stats are of the last whole window of histogramSnapshotInterval."),
   );
   const go = every(2000, async () => {
@@ -76,8 +40,8 @@ export async function show(main) {
         if (!row) {
           const cell = h("td", { class: "number" });
           const trail = new Trail();
-          const text = meaning(help, name);
-          row = { cell, trail, element: h("tr", {}, h("th", { scope: "row" }, name), cell, h("td", { class: "wide" }, trail.element), help.size ? h("td", {}, text) : undefined) };
+          const [family, help] = answer.meanings[name] ?? [];
+          row = { cell, trail, element: h("tr", {}, h("th", { scope: "row" }, name), cell, h("td", { class: "wide" }, trail.element), h("td", { class: "wide help" }, help, family ? h("small", {}, " " + family) : undefined)) };
           rows.set(name, row);
         }
         say(row.cell, shown(value));

@@ -92,8 +92,9 @@ impl Dashboard {
         let own = |url: &str| PAGES.iter().any(|(path, ..)| *path == url);
         let items = others.iter().filter_map(|handler| handler.nav.clone());
         let more = items.filter(|item| !item.url.ends_with(".json") && !own(&item.url));
-        // Pages for programs stand at the foot.
-        let (plain, more) = more.partition(|item: &NavItem| item.url.starts_with("/admin/metrics/"));
+        // Pages for programs, and what has a page of the dashboard, stand at the foot.
+        let (plain, more) =
+            more.partition(|item: &NavItem| item.url.starts_with("/admin/metrics/") || item.url == "/requests");
         let has: Vec<&str> = others.iter().map(|handler| handler.path.as_str()).collect();
         let has = has.join(" ");
         let shell = Arc::new(Shell { version: self.version.clone(), files: files(), more, plain, has });

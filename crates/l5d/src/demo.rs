@@ -154,7 +154,8 @@ impl Demo {
         format!(
             "admin:\n  port: {admin}\n\
              telemetry:\n- kind: io.l5d.prometheus\n- kind: io.l5d.influxdb\n\
-             - kind: io.l5d.recentRequests\n  sampleRate: 1.0\n- kind: io.l5d.zipkin\n  sampleRate: 0.001\n\
+             - kind: io.l5d.recentRequests\n  sampleRate: 1.0\n  capacity: 50\n\
+             - kind: io.l5d.zipkin\n  sampleRate: 0.001\n\
              - kind: io.l5d.statsd\n  experimental: true\n  prefix: linkerd\n  hostname: 127.0.0.1\n  port: 8125\n\
              \x20 gaugeIntervalMs: 10000\n  sampleRate: 0.01\n\
              namers:\n- kind: io.l5d.fs\n  rootDir: {}\n\

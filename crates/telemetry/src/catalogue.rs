@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::collide::Kind;
+use crate::visit::MetricRef;
 
 /// A family of the modern face.
 #[derive(Debug)]
@@ -472,6 +473,27 @@ pub(crate) fn classify<'a>(path: &[&'a str], kind: Kind) -> Option<Classified<'a
             Some(Classified { family, values: vec![Cow::Owned(joined(path, '/'))] })
         }
     }
+}
+
+/// What a metric is called in the modern face, and what it means; for pages that show metrics one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The family's name, without `_total`.
+    pub family: &'static str,
+    /// What it measures, where, in which unit.
+    pub help: &'static str,
+}
+
+/// The meaning of the metric at these keys; `None` of what no family tells of.
+pub fn meaning(path: &[&str], metric: &MetricRef<'_>) -> Option<Meaning> {
+    let kind = match metric {
+        MetricRef::Counter(_) => Kind::Counter,
+        MetricRef::Gauge(_) => Kind::Gauge,
+        MetricRef::Stat(_) => Kind::Stat,
+    };
+    let Listed::Family(Classified { family, .. }) = listed(path, kind) else { return None };
+    let family = &CATALOGUE.families[family as usize];
+    Some(Meaning { family: &family.name, help: &family.help })
 }
 
 enum Listed<'a> {

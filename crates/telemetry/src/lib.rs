@@ -52,6 +52,7 @@ mod visit;
 mod walk;
 
 pub use buckets::Summary;
+pub use catalogue::{Meaning, meaning};
 pub use ceiling::Overflow;
 pub use cells::WorkerGuard;
 pub use counter::Counter;

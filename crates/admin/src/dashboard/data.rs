@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use l5d_telemetry::history::{History, List, ScopeKind, Series, Sort, WrongQuery};
-use l5d_telemetry::{MetricRef, MetricsTree, Visitor};
+use l5d_telemetry::{MetricRef, MetricsTree, Visitor, meaning};
 
 use crate::index::json_string;
 use crate::{Handler, Request, Response};
@@ -105,16 +105,25 @@ fn names_json(request: &Request, tree: &MetricsTree) -> Result<String, WrongQuer
     let offset: usize = number(request, "offset")?.unwrap_or(0);
     let limit = number(request, "limit")?.unwrap_or(100).min(MOST_NAMES);
     let words = search.split_whitespace().map(str::to_owned).collect();
-    let mut found = Flat { words, offset, limit: Some(limit), ..Flat::default() };
+    let mut found = Flat { words, offset, limit: Some(limit), help: Some(String::new()), ..Flat::default() };
     tree.visit(&mut found);
-    Ok(format!("{{\"total\":{},\"matched\":{},\"metrics\":{{{}}}}}", found.total, found.matched, found.out))
+    Ok(format!(
+        "{{\"total\":{},\"matched\":{},\"metrics\":{{{}}},\"meanings\":{{{}}}}}",
+        found.total,
+        found.matched,
+        found.out,
+        found.help.unwrap_or_default()
+    ))
 }
 
 /// Metrics as the members of an object, a stat as an object of its own.
 #[derive(Default)]
 struct Flat {
     path: String,
+    keys: Vec<String>,
     above: Vec<usize>,
+    /// By name: the modern name and the meaning, of those that are told.
+    help: Option<String>,
     words: Vec<String>,
     offset: usize,
     limit: Option<usize>,
@@ -130,6 +139,7 @@ impl Visitor for Flat {
             self.path.push('/');
         }
         self.path.push_str(key);
+        self.keys.push(key.to_owned());
     }
 
     fn metric(&mut self, metric: MetricRef<'_>) {
@@ -149,6 +159,15 @@ impl Visitor for Flat {
             self.out.push(',');
         }
         self.out.push_str(&json_string(&self.path));
+        if let Some(help) = &mut self.help {
+            let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
+            if let Some(meaning) = meaning(&keys, &metric) {
+                let (name, family, text) =
+                    (json_string(&self.path), json_string(meaning.family), json_string(meaning.help));
+                let comma = if help.is_empty() { "" } else { "," };
+                let _ = write!(help, "{comma}{name}:[{family},{text}]");
+            }
+        }
         let _ = match metric {
             MetricRef::Counter(value) => write!(self.out, ":{value}"),
             MetricRef::Gauge(value) if value.is_finite() => write!(self.out, ":{value:?}"),
@@ -166,6 +185,7 @@ impl Visitor for Flat {
 
     fn leave(&mut self) {
         self.path.truncate(self.above.pop().unwrap_or(0));
+        self.keys.pop();
     }
 }
 
@@ -215,9 +235,15 @@ mod tests {
     #[test]
     fn names_are_found_by_words() {
         let (_, body) = ask("/admin/names.json?q=WEB+fail");
-        assert!(body.ends_with(r#""matched":1,"metrics":{"rt/a/service/svc/web/failures/x.Y":2}}"#), "{body}");
+        assert!(body.contains(r#""matched":1,"metrics":{"rt/a/service/svc/web/failures/x.Y":2},"#), "{body}");
+        assert!(
+            body.contains(r#""meanings":{"rt/a/service/svc/web/failures/x.Y":["l5d_service_failures_by_cause","#),
+            "{body}"
+        );
         let (_, body) = ask("/admin/names.json?q=svc&offset=1&limit=1");
         assert!(body.contains(r#""matched":4,"metrics":{"rt/a/service/svc/web/failures/x.Y":2}"#), "{body}");
+        let (_, body) = ask("/admin/names.json?q=odd");
+        assert!(body.ends_with(r#""metrics":{"rt/a/service/svc/web/odd":null},"meanings":{}}"#), "{body}");
     }
 
     #[test]

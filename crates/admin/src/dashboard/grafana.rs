@@ -1,11 +1,11 @@
 //! `/admin/grafana.json`: a Grafana dashboard of this instance's routers, to be imported as it is.
 //!
-//! The queries are those that the charts of our own pages show (`assets/queries.json`), of Linkerd's names, since those are
-//! what a Prometheus that scrapes `/admin/metrics/prometheus` has.
+//! The queries are those that the charts of our own pages show (`assets/queries.json`): with Linkerd's names, for a Prometheus
+//! that scrapes `/admin/metrics/prometheus`, or with `?face=modern`, for one that scrapes `/metrics`.
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{Method, StatusCode};
 use l5d_telemetry::history::{History, List, ScopeKind};
 use serde_json::{Value, json};
 
@@ -22,7 +22,15 @@ pub(crate) fn handler(history: Arc<History>) -> Handler {
         }
         let list = List { kinds: vec![ScopeKind::Router], limit: MOST_ROUTERS, ..List::default() };
         let routers: Vec<String> = history.list(&list).rows.iter().map(|row| row.name.to_string()).collect();
-        Response::json(dashboard(&queries, &routers).to_string()).not_stored()
+        let face = match request.query("face").as_deref() {
+            None | Some("legacy") => "legacy",
+            Some("modern") => "modern",
+            Some(other) => {
+                let what = format!("face: there is no face {other:?}; known: legacy, modern");
+                return Response::text(what).with_status(StatusCode::BAD_REQUEST);
+            }
+        };
+        Response::json(dashboard(&queries, &routers, face).to_string()).not_stored()
     })
 }
 
@@ -31,7 +39,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-fn dashboard(queries: &Value, routers: &[String]) -> Value {
+fn dashboard(queries: &Value, routers: &[String], face: &str) -> Value {
     let mut panels = Vec::new();
     let mut y = 0;
     for label in routers {
@@ -50,11 +58,15 @@ fn dashboard(queries: &Value, routers: &[String]) -> Value {
             for (i, chart) in queries[kind].as_array().into_iter().flatten().enumerate() {
                 let (column, row) = (i % 3, i / 3);
                 let at = json!({"h": 8, "w": 8, "x": column * 8, "y": y + row * 8});
-                panels.push(panel(panels.len() + 1, chart, label, &at));
+                panels.push(panel(panels.len() + 1, chart, label, face, &at));
             }
             y += queries[kind].as_array().map_or(0, |charts| charts.len().div_ceil(3)) * 8;
         }
     }
+    let (page, of_service, of_client) = match face {
+        "modern" => ("/metrics", "l5d_service_requests_total, service", "l5d_client_requests_total, client"),
+        _ => ("/admin/metrics/prometheus", "rt:service:requests, service", "rt:client:requests, client"),
+    };
     json!({
         "title": "l5d",
         "uid": null,
@@ -66,11 +78,11 @@ fn dashboard(queries: &Value, routers: &[String]) -> Value {
         "time": {"from": "now-1h", "to": "now"},
         "__inputs": [{
             "name": "DS_PROMETHEUS", "label": "Prometheus", "type": "datasource", "pluginId": "prometheus",
-            "description": "the Prometheus that scrapes /admin/metrics/prometheus",
+            "description": format!("the Prometheus that scrapes {page}"),
         }],
         "templating": {"list": [
-            variable("service", "label_values(rt:service:requests, service)"),
-            variable("client", "label_values(rt:client:requests, client)"),
+            variable("service", &format!("label_values({of_service})")),
+            variable("client", &format!("label_values({of_client})")),
         ]},
         "panels": panels,
     })
@@ -84,7 +96,7 @@ fn variable(name: &str, query: &str) -> Value {
     })
 }
 
-fn panel(id: usize, chart: &Value, router: &str, at: &Value) -> Value {
+fn panel(id: usize, chart: &Value, router: &str, face: &str, at: &Value) -> Value {
     let unit = match chart["unit"].as_str().unwrap_or_default() {
         "/s" => "reqps",
         "ratio" => "percentunit",
@@ -93,10 +105,12 @@ fn panel(id: usize, chart: &Value, router: &str, at: &Value) -> Value {
         _ => "short",
     };
     let source = json!({"type": "prometheus", "uid": "${DS_PROMETHEUS}"});
-    let targets = chart["lines"].as_array().into_iter().flatten().enumerate().map(|(i, line)| {
-        let expression = line["legacy"].as_str().unwrap_or_default();
+    let lines = chart["lines"].as_array().into_iter().flatten();
+    let told = lines.filter_map(|line| Some((line, line[face].as_str()?)));
+    let targets = told.enumerate().map(|(i, (line, expression))| {
         let expression = expression
             .replace("<rt>", &format!("rt={}", quoted(router)))
+            .replace("<router>", &format!("router={}", quoted(router)))
             .replace("<service>", "service=~\"$service\"")
             .replace("<client>", "client=~\"$client\"")
             .replace("<server>", "server=~\".*\"");
@@ -123,20 +137,22 @@ mod tests {
         for kind in ["router", "server", "service", "client"] {
             assert!(queries[kind].as_array().is_some_and(|charts| charts.len() >= 4), "{kind}");
         }
-        let dashboard = dashboard(&queries, &["a\"b\\".to_owned(), "http".to_owned()]);
-        let panels = dashboard["panels"].as_array().unwrap();
-        let rows = panels.iter().filter(|panel| panel["type"] == "row").count();
-        assert_eq!(rows, 6);
-        let expressions: Vec<&str> = panels
-            .iter()
-            .filter_map(|panel| panel["targets"].as_array())
-            .flatten()
-            .map(|target| target["expr"].as_str().unwrap())
-            .collect();
-        assert!(expressions.iter().all(|e| !e.is_empty() && !e.contains('<')), "{expressions:?}");
-        assert!(expressions.iter().any(|e| e.contains(r#"rt="a\"b\\""#)), "{expressions:?}");
-        let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
-        ids.dedup();
-        assert_eq!(ids.len(), panels.len());
+        for (face, label) in [("legacy", "rt"), ("modern", "router")] {
+            let dashboard = dashboard(&queries, &["a\"b\\".to_owned(), "http".to_owned()], face);
+            let panels = dashboard["panels"].as_array().unwrap();
+            let rows = panels.iter().filter(|panel| panel["type"] == "row").count();
+            assert_eq!(rows, 6);
+            let expressions: Vec<&str> = panels
+                .iter()
+                .filter_map(|panel| panel["targets"].as_array())
+                .flatten()
+                .map(|target| target["expr"].as_str().unwrap())
+                .collect();
+            assert!(expressions.iter().all(|e| !e.is_empty() && !e.contains('<')), "{expressions:?}");
+            assert!(expressions.iter().any(|e| e.contains(&format!(r#"{label}="a\"b\\""#))), "{expressions:?}");
+            let mut ids: Vec<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+            ids.dedup();
+            assert_eq!(ids.len(), panels.len());
+        }
     }
 }

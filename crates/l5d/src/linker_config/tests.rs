@@ -264,6 +264,7 @@ admin:
   tls: {{certPath: a, keyPath: b}}
   httpIdentifierPort: 2
   workerThreads: 3
+  history: {{fineSecs: 600, coarseSecs: 7200, memoryMB: 8}}
 usage: {{orgId: 7, enabled: false}}
 {MINIMAL}"
     ))
@@ -272,10 +273,26 @@ usage: {{orgId: 7, enabled: false}}
     assert!(config.admin.socket_options.reuse_port && config.admin.tls.is_some());
     assert_eq!(config.admin.shutdown_grace, Duration::from_secs(1), "at least a second");
     assert_eq!(config.admin.http_identifier_port, Some(2));
+    let history = config.admin.history;
+    assert_eq!((history.fine.as_secs(), history.coarse.as_secs(), history.memory), (600, 7200, 8 << 20));
     let security = config.admin.security.unwrap();
     assert!(!security.ui_enabled && !security.control_enabled && !security.diagnostics_enabled);
     assert_eq!((security.path_whitelist[0].as_str(), security.path_blacklist[0].as_str()), ("^/a$", "/b"));
     assert_eq!(config.usage, UsageConfig { org_id: Some("7".to_owned()), enabled: false });
+}
+
+#[test]
+fn spans_of_the_history_have_limits_and_places() {
+    let errors = error(&format!("admin:\n  history:\n    fineSecs: 5\n    coarseSecs: x\n    memory: 3\n{MINIMAL}"));
+    for error in [
+        "l.yaml:3:15: admin.history.fineSecs: 5 seconds are not between 60 and 3600",
+        "l.yaml:4:17: admin.history.coarseSecs: ",
+        "l.yaml:5:5: admin.history",
+    ] {
+        assert!(errors.contains(error), "{error} is not in {errors}");
+    }
+    let none = config(&format!("admin: {{history: {{memoryMB: 0}}}}\n{MINIMAL}")).unwrap();
+    assert_eq!(none.admin.history, HistoryLimits { memory: 0, ..HistoryLimits::default() });
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Site {
         std::fs::write(names.path().join("bad"), format!("127.0.0.1 {}\n", bad.port())).expect("a file can be written");
         let (admin, server) = (SocketAddr::from((LOCAL, free_port())), SocketAddr::from((LOCAL, free_port())));
         let config = format!(
-            "admin: {{ip: 127.0.0.1, port: {}}}\ntelemetry:\n- kind: io.l5d.prometheus\nnamers:\n- {{kind: io.l5d.fs, rootDir: {:?}}}\n\
+            "admin: {{ip: 127.0.0.1, port: {}}}\ntelemetry:\n- kind: io.l5d.prometheus\n- {{kind: io.l5d.recentRequests, sampleRate: 1.0}}\nnamers:\n- {{kind: io.l5d.fs, rootDir: {:?}}}\n\
              routers:\n- protocol: http\n  label: \"<b>{SCRIPT}\"\n  dtab: |\n    /svc => /$/inet/127.1/{};\n    /svc/web => /#/io.l5d.fs/web;\n    \
              /svc/bad => /#/io.l5d.fs/bad;\n  client: {{failureAccrual: {{kind: io.l5d.consecutiveFailures, failures: 2}}}}\n  \
              servers: [{{ip: 127.0.0.1, port: {}}}]\n",
@@ -132,7 +132,7 @@ pub(crate) fn every_page_renders_in_light_and_dark_with_traffic(suite: &Suite) {
         ("client", &client, "#endpoints", "dead"),
         ("server", &server, "main", "500"),
         ("names", &names, ".delegation", "bound"),
-        ("requests", "/traffic", "main", "io.l5d.recentRequests"),
+        ("requests", "/traffic", "main", "/svc/bad"),
         ("metrics", "/admin/metrics?q=svc+requests", "main", "svc/web/requests"),
         ("logging", "/logging", "main", "root"),
         ("config", "/config", "main", "io.l5d.fs"),
@@ -362,7 +362,7 @@ pub(crate) fn five_thousand_services_stay_usable(suite: &Suite) {
     std::thread::spawn(move || serve_hello(&upstream));
     let (admin, server) = (SocketAddr::from((LOCAL, free_port())), SocketAddr::from((LOCAL, free_port())));
     let config = format!(
-        "admin: {{ip: 127.0.0.1, port: {}}}\nrouters:\n- protocol: http\n  identifier: {{kind: io.l5d.path, segments: 3, consume: true}}\n  \
+        "admin: {{ip: 127.0.0.1, port: {}}}\ntelemetry:\n- {{kind: io.l5d.metrics, maxSeries: 10000000, maxSeriesPerScope: 100000}}\nrouters:\n- protocol: http\n  identifier: {{kind: io.l5d.path, segments: 3, consume: true}}\n  \
          dtab: /svc/* => /$/inet\n  bindingCache: {{paths: 20000, trees: 20000, bounds: 20000, clients: 2000}}\n  \
          servers: [{{ip: 127.0.0.1, port: {}}}]\n",
         admin.port(),
@@ -448,35 +448,36 @@ pub(crate) fn the_grafana_dashboards_queries_all_answer(_: &Suite) {
     let mut command = Command::new(bin());
     command.args([EACH_SECOND, "demo"]).env("L5D_DEMO_PORTS", format!("{},{}", server, admin.port()));
     let mut demo = Process::start("l5d demo", &mut command).expect("l5d starts");
-    let ready = || get(admin, "localhost", "/admin/grafana.json").is_ok_and(|reply| reply.text().contains("rt:server"));
+    let ready =
+        || get(admin, "localhost", "/admin/grafana.json").is_ok_and(|reply| reply.text().contains("rt=\\\"demo"));
     demo.wait_ready(Duration::from_secs(30), ready);
-    let scrape = Scrape::of(admin);
-    let dashboard: Value = serde_json::from_str(&scrape.text("/admin/grafana.json")).expect("it is JSON");
-    let panels = dashboard["panels"].as_array().expect("it has panels");
-    let expressions: Vec<String> = panels
-        .iter()
-        .filter_map(|panel| panel["targets"].as_array())
-        .flatten()
-        .map(|target| {
-            target["expr"].as_str().expect("a target has a query").replace("$service", ".*").replace("$client", ".*")
-        })
-        .collect();
-    assert!(expressions.len() > 30, "{} queries", expressions.len());
     let config = format!(
-        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: demo\n  metrics_path: /admin/metrics/prometheus\n  \
-         static_configs: [{{targets: ['{admin}']}}]\n"
+        "global: {{scrape_interval: 1s}}\nscrape_configs:\n\
+         - {{job_name: legacy, metrics_path: /admin/metrics/prometheus, static_configs: [{{targets: ['{admin}']}}]}}\n\
+         - {{job_name: modern, metrics_path: /metrics, static_configs: [{{targets: ['{admin}']}}]}}\n"
     );
     let prometheus = Prometheus::with(&config);
-    for expression in &expressions {
-        // A rate takes two scrapes, a latency a window with requests in it.
-        wait_for(&format!("an answer to {expression}"), Duration::from_secs(90), || {
-            (!prometheus.query(expression).is_empty()).then_some(())
-        });
+    let scrape = Scrape::of(admin);
+    for face in ["legacy", "modern"] {
+        let page = scrape.text(&format!("/admin/grafana.json?face={face}"));
+        let dashboard: Value = serde_json::from_str(&page).expect("it is JSON");
+        let panels = dashboard["panels"].as_array().expect("it has panels");
+        let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+        let expressions = targets.map(|target| target["expr"].as_str().expect("a target has a query"));
+        let expressions: Vec<String> =
+            expressions.map(|query| query.replace("$service", ".*").replace("$client", ".*")).collect();
+        assert!(expressions.len() > 30, "{} queries", expressions.len());
+        for expression in &expressions {
+            // A rate takes two scrapes, a latency a window with requests in it.
+            wait_for(&format!("an answer to {expression}"), Duration::from_secs(90), || {
+                (!prometheus.query(expression).is_empty()).then_some(())
+            });
+        }
+        for variable in dashboard["templating"]["list"].as_array().expect("it has variables") {
+            let query = variable["query"].as_str().expect("a variable has a query");
+            let series = query.trim_start_matches("label_values(").split(',').next().expect("it names a series");
+            assert!(!prometheus.query(series).is_empty(), "{query}");
+        }
+        println!("  {} queries of the {face} face answered", expressions.len());
     }
-    for variable in dashboard["templating"]["list"].as_array().expect("it has variables") {
-        let query = variable["query"].as_str().expect("a variable has a query");
-        let series = query.trim_start_matches("label_values(").split(',').next().expect("it names a series");
-        assert!(!prometheus.query(series).is_empty(), "{query}");
-    }
-    println!("  {} queries answered", expressions.len());
 }
