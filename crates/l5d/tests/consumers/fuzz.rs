@@ -21,7 +21,7 @@ use crate::suite::Suite;
 use crate::telegraf;
 
 /// How many trees, and how many of them are judged at once.
-const TREES: u64 = 20_000;
+const TREES: u64 = 10_000;
 const BATCH: u64 = 500;
 
 /// A metric of a planted tree.
