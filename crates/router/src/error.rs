@@ -154,3 +154,25 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The modern face counts a failure with flags by its cause once: beneath the one of these two that it has.
+    #[test]
+    fn what_has_flags_may_be_sent_again_or_not() {
+        let flagged = [
+            Kind::ConnectFailed,
+            Kind::WriteFailed,
+            Kind::Nacked,
+            Kind::Rejected,
+            Kind::NackedForGood,
+            Kind::AdmissionDropped,
+        ];
+        for kind in flagged {
+            let either = kind.flags().iter().filter(|flag| matches!(**flag, "restartable" | "nonretryable")).count();
+            assert_eq!(either, 1, "{kind:?}");
+        }
+    }
+}

@@ -160,6 +160,7 @@ const STACK: &[Row] = &[
     Row("lifetime", C, "sessions_aged_out", N, &[], "Connections that were closed for their age"),
     Row("connect_latency_ms", S, "connect_duration", Millis, &[], "Time to connect"),
     Row("failed_connect_latency_ms", S, "failed_connect_duration", Millis, &[], "Time to a connect that failed"),
+    Row("codec_connection_preparation_latency_ms", S, "connection_preparation_duration", Millis, &[], "Time until a new connection could be used"),
     Row("cancelled_connects", C, "connects_cancelled", N, &[], "Connects that were given up because the requester went away"),
     Row("connects", C, "connects", N, &[], "Connections that were established"),
     Row("closes", C, "closes", N, &[], "Connections that were closed on this side"),

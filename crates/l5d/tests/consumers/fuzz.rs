@@ -289,6 +289,9 @@ pub(crate) fn the_modern_page_is_without_fault_to_promtool(suite: &Suite) {
     let page = l5d_testkit::get(node.l5d.admin(), "localhost", "/metrics").expect("the page is there").body;
     let checked = run(installed("promtool", "prometheus").args(["check", "metrics"]), &page);
     assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
+    let page = String::from_utf8(page).expect("pages are text");
+    let unlisted: Vec<&str> = page.lines().filter(|line| line.starts_with("l5d_unlisted")).collect();
+    assert_eq!(unlisted, [""; 0], "every metric of a running l5d has a family of its own");
 }
 
 pub(crate) fn pushgateway_accepts_every_page(suite: &Suite) {
