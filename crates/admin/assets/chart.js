@@ -44,9 +44,8 @@ export class Chart {
    * `lines` is a list of `{ name, colour, area }`: colour a number from 1 to 6, area whether it is filled.
    * `extra` is put beneath the picture.
    */
-  constructor({ title, unit, lines, top, extra, note }) {
+  constructor({ title, unit, lines, extra }) {
     this.unit = unit;
-    this.top = top;
     this.lines = lines.map((line) => {
       const value = h("b", {}, NONE);
       const swatch = s("svg", { class: `swatch c${line.colour}`, viewBox: "0 0 18 8", "aria-hidden": "true" }, s("path", { d: "M0 4H18" }));
@@ -71,7 +70,6 @@ export class Chart {
       h("figcaption", {}, h("h3", {}, title), this.when),
       h("ul", { class: "legend" }, this.lines.map((line) => line.item)),
       h("div", { class: "frame" }, this.picture, this.empty),
-      note ? h("p", { class: "small" }, note) : undefined,
       extra,
     );
     this.element.addEventListener("pointermove", (event) => this.point(event));
@@ -143,9 +141,9 @@ export class Chart {
     const x = (i) => LEFT + ((width - LEFT - RIGHT) * (i + shift)) / Math.max(1, rows - 1);
     let most = 0;
     for (const values of data.values) for (const value of values) if (value > most) most = value;
-    const scale = this.top ? [0, 0.25, 0.5, 0.75, 1].map((n) => n * this.top) : ticks(most);
-    const low = this.unit === "ratio" ? Math.min(0.9, this.lowest()) : 0;
-    const shown = this.unit === "ratio" && low >= 0.89 ? [0.9, 0.95, 1] : scale;
+    // Shares are looked at from above: what matters is what is missing.
+    const shares = this.lowest() >= 0.9 ? [0.9, 0.95, 1] : [0, 0.5, 1];
+    const shown = this.unit === "ratio" ? shares : ticks(most);
     const [bottom, high] = [shown[0], shown.at(-1)];
     const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - (Math.max(value, bottom) - bottom) / (high - bottom));
     this.scale(width, shown, y, first, end, x, shift);

@@ -175,10 +175,17 @@ impl History {
         let State { routers, scratch, bytes, .. } = state;
         for router in routers.iter_mut() {
             let Router { entry, servers, services, clients, pairs, sums } = router;
-            let families = [servers, services, clients].into_iter().chain(pairs);
             let mut sampling = Sampling { time, scratch, sums, grown: 0 };
-            for family in families {
-                self.sample_family(family, &mut sampling, bytes, &mut gone);
+            let mut sample = |family: &mut Family, asleep| {
+                self.sample_family(family, asleep, &mut sampling, bytes, &mut gone);
+            };
+            sample(servers, false);
+            // Nothing comes to a service but through a server, nor to a pair but through its client.
+            let asleep = !servers.entries.is_empty() && servers.entries.iter().all(|server| server.now.is_asleep());
+            sample(services, asleep);
+            sample(clients, false);
+            for (client, pairs) in clients.entries.iter().zip(pairs) {
+                sample(pairs, client.now.is_asleep());
             }
             *bytes += sampling.grown;
             self.keep_if_there_is_room(entry, bytes);
@@ -194,29 +201,38 @@ impl History {
         self.told.last_sample_us.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 
-    fn sample_family(&self, family: &mut Family, sampling: &mut Sampling<'_>, bytes: &mut usize, gone: &mut Gone) {
+    fn sample_family(
+        &self,
+        family: &mut Family,
+        asleep: bool,
+        sampling: &mut Sampling<'_>,
+        bytes: &mut usize,
+        gone: &mut Gone,
+    ) {
         let now = sampling.time.now;
-        let mut asked: Vec<(usize, usize, Vec<Read>)> = Vec::new();
+        let mut asked: Vec<(usize, usize, Read)> = Vec::new();
         for (batch, entries) in family.entries.chunks_mut(BATCH).enumerate() {
             let shape = self.tree.shape();
             for (at, entry) in entries.iter_mut().enumerate() {
                 // What is known is looked up again every ten seconds, not all of it in the same one.
-                if !entry.lives() || (batch * BATCH + at) as u64 % COARSE == now % COARSE {
+                let due = !entry.lives() || (batch * BATCH + at) as u64 % COARSE == now % COARSE;
+                if due {
                     entry.resolve(&self.tree, &shape, gone);
                 }
-                entry.asked(&shape, &mut |column, reads| asked.push((at, column, reads)));
+                entry.asked(due, &shape, &mut |column, read| asked.push((at, column, read)));
             }
             drop(shape);
-            for (at, column, reads) in asked.drain(..) {
-                let value = reads.iter().map(|read| read()).sum();
-                entries[at].answered(column, value);
+            // Registrations of one name add up.
+            for one in asked.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+                entries[one[0].0].answered(one[0].1, one.iter().map(|(.., read)| read()).sum());
             }
+            asked.clear();
             for entry in entries.iter_mut() {
                 self.keep_if_there_is_room(entry, bytes);
             }
             let cells = self.tree.cells();
             for entry in entries {
-                entry.sample(&cells, sampling);
+                entry.sample(asleep, &cells, sampling);
             }
         }
     }

@@ -169,6 +169,7 @@ fn gauges_are_asked_and_missing_metrics_are_found_when_they_come() {
     let balancer = client.scope.scope("loadbalancer");
     let _guards = [balancer.gauge("size", || 3.0), balancer.gauge("available", || 2.0)];
     let pair = Stack::new(client.scope.scope("service").scope("svc/web"));
+    client.answer(6, 1);
     pair.answer(6, 1);
     for second in 2..=12 {
         history.sample(START + second);
@@ -184,6 +185,35 @@ fn gauges_are_asked_and_missing_metrics_are_found_when_they_come() {
         keys.iter().map(|k| &**k).collect::<Vec<_>>(),
         ["rt", "http", "client", "#/io.l5d.fs/web", "service", "svc/web"]
     );
+}
+
+#[test]
+fn what_was_asleep_is_seen_in_the_second_that_it_wakes() {
+    let tree = MetricsTree::new();
+    let history = History::new(&tree, limits(1 << 20));
+    let router = tree.scope("rt").scope("http");
+    let server = Stack::new(router.scope("server").scope("127.0.0.1/1"));
+    let client = Stack::new(router.scope("client").scope("c"));
+    let pair = Stack::new(client.scope.scope("service").scope("svc/web"));
+    let all = [server, service(&tree, "svc/web"), client, pair];
+    for second in 1..=20 {
+        history.sample(START + second);
+    }
+    all.iter().for_each(|stack| stack.answer(3, 8));
+    history.sample(START + 21);
+    // Counted last, as outcomes may be.
+    all.iter().for_each(|stack| stack.fail(1));
+    history.sample(START + 22);
+    for scope in ["rt/http", "rt/http/server/127.0.0.1/1", WEB, "rt/http/client/c", "rt/http/client/c/service/svc/web"]
+    {
+        assert_eq!(series(&history, scope, "requests", -3, None), [Some(0), Some(3), Some(1)], "{scope}");
+        assert_eq!(series(&history, scope, "failures", -3, None), [Some(0), Some(0), Some(1)], "{scope}");
+        assert_eq!(series(&history, scope, "p50", -3, None), [None, Some(8), None], "{scope}");
+    }
+    all[0].pending.incr();
+    all[1].pending.incr();
+    history.sample(START + 23);
+    assert_eq!(series(&history, WEB, "pending", -1, None), [Some(1)]);
 }
 
 #[test]

@@ -59,6 +59,22 @@ enum Source {
     },
 }
 
+impl Sources {
+    /// Whether everything is known, and still what it was.
+    fn are_complete(&self, shape: &Shape) -> bool {
+        let known = |source: &Source| match source {
+            Source::Absent => false,
+            Source::Gauge { place, .. } => {
+                shape.alive(*place).is_some_and(|place| matches!(shape.metric(place), Metric::Gauge(_)))
+            }
+            Source::Counter { .. } | Source::Level(_) => true,
+        };
+        // What stands for the latency is beside the columns.
+        let mut columns = self.columns.iter().enumerate().filter(|(at, _)| !(P50..=MAX).contains(at));
+        self.latency.is_some() && columns.all(|(_, source)| known(source))
+    }
+}
+
 /// The rings of a scope.
 pub(crate) struct Kept {
     pub(crate) fine: Ring,
@@ -88,7 +104,8 @@ pub(crate) struct Now {
     failed_last: u64,
     /// Since when requests wait here and none ends; 0 when that is not so.
     pub(crate) stuck_since: u64,
-    moved: bool,
+    /// For how many samples no request has ended, 2 standing for any more.
+    still: u8,
     /// Median, 99th percentile and maximum of the last ten whole seconds.
     pub(crate) latency: Option<[u64; 3]>,
     /// Of clients: addresses, and those of them that may be picked.
@@ -118,7 +135,13 @@ impl Now {
         bad > 0 && bad * 100 >= self.in_ten_seconds()
     }
 
+    /// Whether nothing is under way, nor was at the last two samples: then nothing is beneath it either.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.still >= 2 && self.pending == 0
+    }
+
     fn note(&mut self, time: Time, requests: u64, bad: u64) {
+        self.still = if requests > 0 { 0 } else { (self.still + 1).min(2) };
         if self.first == 0 {
             self.first = time.now;
         }
@@ -260,6 +283,9 @@ impl Entry {
             self.left_out = false;
             self.now = Now::default();
         }
+        if self.sources.as_ref().is_some_and(|sources| sources.are_complete(shape)) {
+            return;
+        }
         let Some(requests) = shape.child_of(self.place, "requests") else { return };
         let sources = self.sources.get_or_insert_with(|| {
             let columns = self.kind.columns().iter().map(|_| Source::Absent).collect();
@@ -299,11 +325,15 @@ impl Entry {
         }
     }
 
-    /// The gauges that have to be asked, with their columns.
-    pub(crate) fn asked(&self, shape: &Shape, each: &mut impl FnMut(usize, Vec<Read>)) {
+    /// The gauges that have to be asked, with their columns: those of a scope at rest only when it is `due`.
+    pub(crate) fn asked(&self, due: bool, shape: &Shape, each: &mut impl FnMut(usize, Read)) {
         let Some(sources) = &self.sources else { return };
-        // A budget at rest says nothing new.
-        if self.kind == ScopeKind::Service && (self.kept.is_none() || self.now.in_ten_seconds() == 0) {
+        let wanted = match self.kind {
+            ScopeKind::Service => self.kept.is_some() && self.now.in_ten_seconds() > 0,
+            ScopeKind::Client => due || self.now.in_ten_seconds() > 0,
+            _ => false,
+        };
+        if !wanted {
             return;
         }
         for (column, source) in sources.columns.iter().enumerate() {
@@ -311,7 +341,9 @@ impl Entry {
             if let Some(place) = shape.alive(*place)
                 && let Metric::Gauge(number) = shape.metric(place)
             {
-                each(column, shape.gauge(number).reads.iter().map(|(_, read)| Arc::clone(read)).collect());
+                for (_, read) in &shape.gauge(number).reads {
+                    each(column, Arc::clone(read));
+                }
             }
         }
     }
@@ -326,14 +358,18 @@ impl Entry {
     }
 
     /// Takes the numbers of this second.
-    pub(crate) fn sample(&mut self, cells: &Cells, sampling: &mut Sampling<'_>) {
+    ///
+    /// `asleep` when nothing can have moved here, because nothing moves above.
+    pub(crate) fn sample(&mut self, asleep: bool, cells: &Cells, sampling: &mut Sampling<'_>) {
         let Some(sources) = &mut self.sources else { return };
         let time = sampling.time;
         let mut values = [0; MOST_COLUMNS];
         let kept = self.kept.is_some();
+        let before = self.now.still;
         let quiet = match &mut sources.columns[REQUESTS] {
+            _ if asleep => true,
             Source::Counter { slot, seen } => {
-                let quiet = cells.sum(slot.number()) == *seen && !self.now.moved;
+                let quiet = before > 0 && cells.sum(slot.number()) == *seen;
                 quiet && matches!(self.kind, ScopeKind::Service | ScopeKind::Pair)
             }
             _ => false,
@@ -341,6 +377,7 @@ impl Entry {
         for (column, source) in sources.columns.iter_mut().enumerate() {
             values[column] = match source {
                 Source::Absent => 0,
+                Source::Counter { .. } | Source::Level(_) if asleep => 0,
                 Source::Counter { .. } if quiet && column != RETRIES => 0,
                 Source::Counter { .. } if !kept && !matters_always(self.kind, column) => 0,
                 Source::Counter { slot, seen } => {
@@ -374,9 +411,7 @@ impl Entry {
                 sampling.sums.values[router] += values[server];
             }
         }
-        let moved = values[REQUESTS] > 0;
-        let look = moved || now.moved;
-        now.moved = moved;
+        let look = values[REQUESTS] > 0 || before == 0;
         now.note(time, values[REQUESTS], bad);
         let recent = now.in_ten_seconds() + values[REQUESTS] > 0 || look;
         if time.is_coarse() {

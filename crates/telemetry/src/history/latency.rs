@@ -30,11 +30,12 @@ impl Latency {
     ///
     /// Returns how many bytes this has grown by.
     pub(crate) fn advance(&mut self, stat: &StatCell, cells: &Cells, mark: Mark, gained: &mut Gained) -> usize {
-        let histograms = cells.histograms(stat);
+        // Found once, and not once a block.
+        let histograms: Vec<_> = cells.histograms(stat).collect();
         let mut grown = 0;
         for (at, seen) in self.seen.iter_mut().enumerate() {
             let mut now = [0; BLOCK];
-            if histograms.clone().filter(|h| h.read_block(at, &mut now)).count() == 0 {
+            if histograms.iter().filter(|h| h.read_block(at, &mut now)).count() == 0 {
                 continue;
             }
             let seen = seen.get_or_insert_with(|| {
