@@ -57,7 +57,7 @@ impl Prometheus {
 
     /// The README's job with the addresses of this run and a shorter interval, and one more job for the process with bad names.
     fn config(mesh: &Mesh, hostile: &Hostile) -> String {
-        let mut config = readme::replaced(readme_job(), "scrape_interval: 15s", "scrape_interval: 1s");
+        let mut config = readme::replaced(readme_job(), "scrape_interval: 15s", "scrape_interval: 3s");
         for (printed, node) in ["1.2.3.4:9990", "2.3.4.5:9990", "3.4.5.6:9990"].into_iter().zip(&mesh.nodes) {
             config = readme::replaced(&config, printed, &node.l5d.admin().to_string());
         }
@@ -199,9 +199,14 @@ pub(crate) fn a_latency_is_seen_for_the_window_that_has_it(suite: &Suite) {
 }
 
 fn every_sample_is_kept(prometheus: &Prometheus) {
-    for target in prometheus.targets() {
-        assert_eq!((&target["health"], &target["lastError"]), (&Value::from("up"), &Value::from("")), "{target}");
-    }
+    // A page that is refused stays refused; one that a busy machine wrote too late comes with the next scrape.
+    wait_until("every target to be up", || {
+        let down = prometheus.targets().into_iter().find(|target| target["health"] != "up");
+        if let Some(target) = &down {
+            println!("    {}: {}", target["scrapeUrl"], target["lastError"]);
+        }
+        down.is_none()
+    });
     wait_until("samples of every target", || prometheus.query("scrape_samples_scraped").len() == 8);
     let scraped = prometheus.query("scrape_samples_scraped");
     assert!(scraped.iter().all(|series| series.value > 50.0), "{scraped:?}");

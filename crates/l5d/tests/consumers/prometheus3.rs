@@ -33,7 +33,7 @@ impl Prometheus3 {
     pub(crate) fn start(mesh: &Mesh, hostile: &Hostile) -> Self {
         let folder = tempfile::TempDir::new().expect("a temporary folder can be made");
         let file = folder.path().join("prometheus.yml");
-        let mut config = "global: {scrape_interval: 1s}\nscrape_configs:\n".to_owned();
+        let mut config = "global: {scrape_interval: 3s}\nscrape_configs:\n".to_owned();
         let nodes: Vec<String> = mesh.nodes.iter().map(|node| format!("'{}'", node.l5d.admin())).collect();
         let mut job = |name: &str, path: &str, more: &str, targets: &str| {
             let more = if more.is_empty() { String::new() } else { format!("  {more}\n") };
