@@ -70,6 +70,7 @@ enum Whose {
     Zipkin,
     Otlp,
     OtlpClient,
+    History,
 }
 
 /// A line of the tables: the keys of the path, `*` for a value; kind; name; unit; the labels that `*` stands for; help.
@@ -247,6 +248,14 @@ const ROUTER: &[Row] = &[
 ];
 
 #[rustfmt::skip]
+const HISTORY: &[Row] = &[
+    Row("scopes", G, "scopes", N, &[], "Routers, servers, services, clients and pairs whose last hour is kept"),
+    Row("left_out", G, "left_out", N, &[], "Those that the memory limit leaves out"),
+    Row("bytes", G, "memory", Bytes, &[], "Memory that the history takes"),
+    Row("sample_us", G, "sample_duration", Micros, &[], "Time that the last look at all of them took"),
+];
+
+#[rustfmt::skip]
 const PROCESS: &[Row] = &[
     Row("uptime", G, "uptime", Millis, &[], "Time since the process started"),
     Row("start_time", G, "start_time", Millis, &[], "When the process started, since 1970"),
@@ -285,7 +294,7 @@ const TRACES: &[Row] = &[
 ];
 
 impl Whose {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Server,
         Self::Service,
         Self::Client,
@@ -298,6 +307,7 @@ impl Whose {
         Self::Zipkin,
         Self::Otlp,
         Self::OtlpClient,
+        Self::History,
     ];
 
     fn prefix(self) -> &'static str {
@@ -314,6 +324,7 @@ impl Whose {
             Self::Zipkin => "l5d_zipkin_",
             Self::Otlp => "l5d_otlp_",
             Self::OtlpClient => "l5d_otlp_client_",
+            Self::History => "l5d_history_",
         }
     }
 
@@ -330,7 +341,8 @@ impl Whose {
             | Self::Statsd
             | Self::Zipkin
             | Self::Otlp
-            | Self::OtlpClient => &[],
+            | Self::OtlpClient
+            | Self::History => &[],
         }
     }
 
@@ -340,6 +352,7 @@ impl Whose {
             Self::Process => PROCESS,
             Self::Statsd => STATSD,
             Self::Zipkin | Self::Otlp => TRACES,
+            Self::History => HISTORY,
             _ => STACK,
         }
     }
@@ -359,6 +372,7 @@ impl Whose {
             Self::Zipkin => "Measured at the Zipkin telemeter.",
             Self::Otlp => "Measured at the OTLP telemeter.",
             Self::OtlpClient => "Measured at the connection to the OTLP collector.",
+            Self::History => "Measured at the history that the dashboard draws.",
         }
     }
 
@@ -377,6 +391,7 @@ impl Whose {
             ["zipkin", _, ..] => (Self::Zipkin, &[], 1),
             ["otlp", "client", _, ..] => (Self::OtlpClient, &[], 2),
             ["otlp", _, ..] => (Self::Otlp, &[], 1),
+            ["telemetry", "history", _, ..] => (Self::History, &[], 2),
             _ => return None,
         })
     }
