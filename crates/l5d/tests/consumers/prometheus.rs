@@ -15,6 +15,9 @@ use crate::suite::Suite;
 /// Prometheus takes five seconds before its first scrape, whatever its interval; this is long enough for a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Three processes and the hostile one, each with both faces.
+const TARGETS: usize = 8;
+
 /// A running Prometheus. Its folder is that of its process guard.
 pub(crate) struct Prometheus {
     addr: SocketAddr,
@@ -50,7 +53,8 @@ impl Prometheus {
         process.wait_ready(PATIENCE, || get(addr, "localhost", "/-/ready").is_ok_and(|reply| reply.status == 200));
         let this = Self { addr, _process: process, _folder: folder };
         wait_until("the first scrape of every target", || {
-            this.targets().iter().all(|target| target["health"] != "unknown")
+            let targets = this.targets();
+            targets.len() == TARGETS && targets.iter().all(|target| target["health"] != "unknown")
         });
         this
     }
@@ -62,7 +66,7 @@ impl Prometheus {
             config = readme::replaced(&config, printed, &node.l5d.admin().to_string());
         }
         let job = "  - job_name: hostile\n    metrics_path: /admin/metrics/prometheus\n    static_configs:\n";
-        let modern = "  - job_name: modern\n    metrics_path: /metrics\n    static_configs:\n";
+        let modern = "  - job_name: modern\n    metrics_path: /metrics\n    scrape_interval: 5s\n    static_configs:\n";
         let (hostile, nodes) = (hostile.l5d.admin(), mesh.nodes.iter().map(|node| format!("'{}'", node.l5d.admin())));
         let all = nodes.chain([format!("'{hostile}'")]).collect::<Vec<_>>().join(", ");
         format!("{}\n{job}    - targets: ['{hostile}']\n{modern}    - targets: [{all}]\n", config.trim_end())
@@ -207,7 +211,7 @@ fn every_sample_is_kept(prometheus: &Prometheus) {
         }
         down.is_none()
     });
-    wait_until("samples of every target", || prometheus.query("scrape_samples_scraped").len() == 8);
+    wait_until("samples of every target", || prometheus.query("scrape_samples_scraped").len() == TARGETS);
     let scraped = prometheus.query("scrape_samples_scraped");
     assert!(scraped.iter().all(|series| series.value > 50.0), "{scraped:?}");
 }
