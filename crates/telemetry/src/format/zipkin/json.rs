@@ -1,12 +1,11 @@
 //! Zipkin's JSON v2: the body of `POST /api/v2/spans`.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::{canonical, is_core, is_server};
 use crate::format::labels::push_json;
 use crate::format::number::push_u64;
-use crate::trace::{Span, hex16};
+use crate::trace::{Span, Value, hex16};
 
 /// Appends a list of spans. Those that a collector would refuse must not be among them ([`super::is_acceptable`]).
 pub fn push_spans<'a>(out: &mut Vec<u8>, spans: impl IntoIterator<Item = &'a Span<'a>>) {
@@ -49,12 +48,12 @@ fn push_span(out: &mut Vec<u8>, span: &Span<'_>) {
     }
     out.extend_from_slice(if between == "," { b"]" } else { b"" });
     let mut between = ",\"tags\":{";
-    let mut value = String::new();
     for (key, tag) in &span.tags {
-        value.clear();
-        let _ = write!(value, "{tag}"); // writing to a string does not fail
         push_text(out, between, key);
-        push_text(out, ":", &value);
+        match tag {
+            Value::Text(text) => push_text(out, ":", text),
+            other => push_text(out, ":", &other.to_string()),
+        }
         between = ",";
     }
     out.extend_from_slice(if between == "," { b"}" } else { b"" });

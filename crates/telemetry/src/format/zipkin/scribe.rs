@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::{canonical, is_server};
-use crate::trace::Span;
+use crate::trace::{Span, Value};
 
 const BOOL: u8 = 2;
 const I16: u8 = 6;
@@ -82,12 +82,17 @@ fn push_span(out: &mut Vec<u8>, span: &Span<'_>) {
     push_field(out, LIST, 8);
     push_list(out, STRUCT, span.tags.len() + usize::from(span.remote.is_some()));
     for (key, value) in &span.tags {
-        let value = value.to_string();
-        push_fact(out, key, value.as_bytes(), ANNOTATION_STRING, span.service, span.local);
+        push_field(out, STRING, 1);
+        push_bytes(out, key.as_bytes());
+        push_field(out, STRING, 2);
+        push_value(out, value);
+        push_field(out, I32, 3);
+        push_i32(out, ANNOTATION_STRING);
+        // Without an endpoint: it is the span's, which its events have told.
+        out.push(0);
     }
-    if span.remote.is_some() {
-        let key = if is_server(span) { "ca" } else { "sa" };
-        push_fact(out, key, &[1], ANNOTATION_BOOL, "", span.remote);
+    if let Some(remote) = span.remote {
+        push_remote(out, if is_server(span) { "ca" } else { "sa" }, remote);
     }
     if span.id.is_debug() {
         push_field(out, BOOL, 9);
@@ -104,15 +109,26 @@ fn push_span(out: &mut Vec<u8>, span: &Span<'_>) {
     out.push(0);
 }
 
-fn push_fact(out: &mut Vec<u8>, key: &str, value: &[u8], kind: i32, service: &str, addr: Option<SocketAddr>) {
+/// A fact as text, behind its length.
+fn push_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Text(text) => push_bytes(out, text.as_bytes()),
+        Value::Bool(yes) => push_bytes(out, if *yes { b"true" } else { b"false" }),
+        Value::Int(n) => push_bytes(out, itoa::Buffer::new().format(*n).as_bytes()),
+        Value::Double(_) => push_bytes(out, value.to_string().as_bytes()),
+    }
+}
+
+/// The other end, as Zipkin wants to be told of it.
+fn push_remote(out: &mut Vec<u8>, key: &str, addr: SocketAddr) {
     push_field(out, STRING, 1);
     push_bytes(out, key.as_bytes());
     push_field(out, STRING, 2);
-    push_bytes(out, value);
+    push_bytes(out, &[1]);
     push_field(out, I32, 3);
-    push_i32(out, kind);
+    push_i32(out, ANNOTATION_BOOL);
     push_field(out, STRUCT, 4);
-    push_endpoint(out, service, addr);
+    push_endpoint(out, "", Some(addr));
     out.push(0);
 }
 
