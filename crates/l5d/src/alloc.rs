@@ -8,7 +8,10 @@
 //!
 //! Every block comes from [`System`] in the size of its class, whoever asks for it, and goes back to it in that size: so
 //! it does not matter which thread gives it back, and whether that one is a worker.
-#![expect(unsafe_code, reason = "an allocator; each block says why it is sound")]
+//!
+//! `MIRIFLAGS=-Zmiri-tree-borrows cargo +nightly miri test -p l5d --bin l5d alloc::` runs the tests below where every wrong
+//! access is an error.
+#![expect(unsafe_code, reason = "an allocator; each block says why it is sound, and miri tries the tests")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -68,14 +71,17 @@ impl Cache {
     fn take(&self, class: usize, size: usize) -> *mut u8 {
         let first = self.lists[class].get();
         if !first.is_null() {
-            // Sound: what is listed was put there by `keep`, which made it a `Free`, and nobody else has it.
+            // SAFETY: what is listed was put there by `keep`, which made it a `Free`, and nobody else has it.
             self.lists[class].set(unsafe { (*first).next });
             self.room.set(self.room.get() + size);
         }
         first.cast()
     }
 
-    /// Takes a block in, if there is room. `block` must be of the class, and its owner's no more.
+    /// Takes a block in, if there is room.
+    ///
+    /// # Safety
+    /// `block` must be one of the class, in its size, and its owner's no more.
     #[inline]
     unsafe fn keep(&self, class: usize, size: usize, block: *mut u8) -> bool {
         let room = self.room.get();
@@ -84,7 +90,7 @@ impl Cache {
         }
         self.room.set(room - size);
         let block: *mut Free = block.cast();
-        // Sound: a block has at least 16 bytes, aligned to 16, and is this list's own now.
+        // SAFETY: a block has at least 16 bytes, aligned to 16, and is this list's own now.
         unsafe { block.write(Free { next: self.lists[class].get() }) };
         self.lists[class].set(block);
         true
@@ -100,40 +106,52 @@ fn has_class(size: usize, align: usize) -> bool {
 /// A class's blocks, as the system is asked for them.
 #[inline]
 fn layout_of(size: usize) -> Layout {
-    // Sound: a size of a class is at most `LARGEST`, and `ALIGN` is a power of two.
+    // SAFETY: a size of a class is at most `LARGEST`, and `ALIGN` is a power of two.
     unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
 }
 
-// Sound: blocks come from `System`, at least as large and as aligned as asked for, and are handed to one owner at a time:
+// SAFETY: blocks come from `System`, at least as large and as aligned as asked for, and are handed to one owner at a time:
 // a block is in a list only between `dealloc` and `alloc`. What has no class is the system's business alone, by layout.
 unsafe impl GlobalAlloc for WorkerAlloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !has_class(layout.size(), layout.align()) {
+            // SAFETY: the caller's promise about `layout` is handed on.
             return unsafe { System.alloc(layout) };
         }
         let (class, size) = class_of(layout.size());
         let kept = CACHE.with(|cache| cache.take(class, size));
-        if kept.is_null() { unsafe { System.alloc(layout_of(size)) } } else { kept }
+        if kept.is_null() {
+            // SAFETY: a class's size is not 0.
+            unsafe { System.alloc(layout_of(size)) }
+        } else {
+            kept
+        }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if !has_class(layout.size(), layout.align()) {
+            // SAFETY: the caller says that it is of `layout`; without a class, the system gave it out as that.
             return unsafe { System.dealloc(block, layout) };
         }
         let (class, size) = class_of(layout.size());
+        // SAFETY: the caller gives up a block of `layout`, which came from `alloc` in the size of this class.
         if !CACHE.with(|cache| unsafe { cache.keep(class, size, block) }) {
+            // SAFETY: as above, and nobody kept it.
             unsafe { System.dealloc(block, layout_of(size)) };
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !has_class(layout.size(), layout.align()) {
+            // SAFETY: the caller's promise about `layout` is handed on.
             return unsafe { System.alloc_zeroed(layout) };
         }
+        // SAFETY: likewise.
         let block = unsafe { self.alloc(layout) };
         if !block.is_null() {
+            // SAFETY: the block has at least the size of the layout.
             unsafe { block.write_bytes(0, layout.size()) };
         }
         block
@@ -141,14 +159,17 @@ unsafe impl GlobalAlloc for WorkerAlloc {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         match (has_class(layout.size(), layout.align()), has_class(new_size, layout.align())) {
+            // SAFETY: the system's block before and after, by the caller's layout.
             (false, false) => return unsafe { System.realloc(block, layout, new_size) },
             (true, true) if class_of(layout.size()) == class_of(new_size) => return block,
             _ => {}
         }
-        // Sound: the caller guarantees that the new size is one of a layout.
+        // SAFETY: the caller guarantees that the new size is one of a layout.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: the caller guarantees that the new size is not 0.
         let new = unsafe { self.alloc(new_layout) };
         if !new.is_null() {
+            // SAFETY: both have at least the smaller size and are apart; the old one is the caller's to give up.
             unsafe {
                 ptr::copy_nonoverlapping(block, new, layout.size().min(new_size));
                 self.dealloc(block, layout);
@@ -180,7 +201,7 @@ impl Drop for KeepsBlocks {
                     if block.is_null() {
                         break;
                     }
-                    // Sound: it was in a list, so nobody's, and has the size of its class.
+                    // SAFETY: it was in a list, so nobody's, and has the size of its class.
                     unsafe { System.dealloc(block, layout_of(size)) };
                 }
             }
@@ -242,7 +263,7 @@ mod tests {
             let mut all: Vec<Vec<u8>> = vec![Vec::new(); 50];
             // Beside each what it must hold, in a block that has no class and never moves.
             let mut model: Vec<Vec<u8>> = (0..50).map(|_| Vec::with_capacity(2 * LARGEST)).collect();
-            for round in 0..20_000_usize {
+            for round in 0..if cfg!(miri) { 100 } else { 20_000_usize } {
                 for (i, (v, model)) in all.iter_mut().zip(&mut model).enumerate() {
                     if round % (i + 1) == 0 {
                         v.push((round + i) as u8);

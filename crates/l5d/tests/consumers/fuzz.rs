@@ -2,7 +2,7 @@
 //!
 //! Trees are planted in this process and written by the encoders; names come through a running l5d as Host headers. What is planted
 //! follows from a seed, which is printed; a tree that a judge refuses is cut down to the metrics that it takes before the case
-//! fails, so that what is printed is a test. `L5D_FUZZ_SEED` and `L5D_FUZZ_TREES` choose other and more of them.
+//! fails, so that what is printed is a test. `L5D_FUZZ_SEED`, `L5D_FUZZ_TREES` and `L5D_FUZZ_NAMES` choose other and more of them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,8 +21,10 @@ use crate::suite::Suite;
 use crate::telegraf;
 
 /// How many trees, and how many of them are judged at once.
-const TREES: u64 = 10_000;
+const TREES: u64 = 3_000;
 const BATCH: u64 = 500;
+/// How many names.
+const NAMES: u64 = 4_000;
 
 /// A metric of a planted tree.
 #[derive(Clone, Debug)]
@@ -228,9 +230,13 @@ fn written(page: Box<dyn Page>) -> String {
 /// What judges a tree.
 type Judge = fn(&Suite, &mut Grown) -> Result<(), String>;
 
+/// A number from the environment, or another.
+fn number(name: &str, or: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or)
+}
+
 /// Every tree before one judge. One that is refused is cut down first.
 fn judged(suite: &Suite, judge: Judge) {
-    let number = |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
     let (first, trees) = (number("L5D_FUZZ_SEED", 1), number("L5D_FUZZ_TREES", TREES));
     println!("    seeds {first} to {}", first + trees - 1);
     let mut from = first;
@@ -511,8 +517,8 @@ pub(crate) fn json_is_json_and_has_every_name_once(suite: &Suite) {
 pub(crate) fn names_of_requests_cost_no_scrape_and_no_count(suite: &Suite) {
     use l5d_testkit::{Downstream, free_port};
     use std::net::{Ipv4Addr, SocketAddr};
-    const NAMES: u64 = 20_000;
-    const ROUND: u64 = 5_000;
+    const ROUND: u64 = 2_000;
+    let names = number("L5D_FUZZ_NAMES", NAMES);
     let upstream = Upstream::start(|_| Response::ok("hello"));
     let (admin, server) = (free_port(), SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
     let statsd = suite.statsd();
@@ -527,7 +533,7 @@ pub(crate) fn names_of_requests_cost_no_scrape_and_no_count(suite: &Suite) {
     let l5d = crate::l5d::start(&config, SocketAddr::from((Ipv4Addr::LOCALHOST, admin)));
     let mut random = Random(7);
     let (mut answered, mut downstream) = (0_u64, None);
-    for n in 1..=NAMES {
+    for n in 1..=names {
         let name: String =
             format!("{}{n}", random.text()).chars().filter(|c| !matches!(c, '\r' | '\n' | '\0')).collect();
         let mut client = match downstream.take() {
@@ -570,7 +576,7 @@ pub(crate) fn names_of_requests_cost_no_scrape_and_no_count(suite: &Suite) {
             assert_eq!(lines.iter().copied().map(value).sum::<f64>(), answered as f64, "no count is lost");
         }
     }
-    assert!(answered > NAMES / 10, "{answered} names were answered");
+    assert!(answered > names / 10, "{answered} names were answered");
     let mut said = String::new();
     let _ = write!(said, "{}", l5d.output());
     assert!(
