@@ -4,6 +4,7 @@
 //! load closed HOST:PORT CONNECTIONS REQUESTS       a fixed number of requests, each as soon as the one before is answered
 //! load rate   HOST:PORT CONNECTIONS RATE SECONDS   open loop: latency counts from when a request was due, not sent
 //! load idle   HOST:PORT CONNECTIONS                one request on each, then all stay open until standard input ends
+//! load sink   HOST:PORT                            an upstream: reads each request's body, then answers 200
 //! ```
 //!
 //! Options: `--host NAME`; `--names N` (`n0` … in turn, instead of one name; `--from N` the first); `--path PATH`;
@@ -11,8 +12,8 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
-    net::TcpStream,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -296,9 +297,36 @@ fn run(args: &[String]) -> Result<(), String> {
             load.report(0.0);
             let _ = io::stdin().read(&mut [0]);
         }
+        ["sink", addr] => {
+            for stream in TcpListener::bind(addr).map_err(io)?.incoming() {
+                let stream = stream.map_err(io)?;
+                std::thread::spawn(move || drop(sink(stream))); // a proxy that closes ends its thread
+            }
+        }
         _ => return Err("see the head of src/main.rs for how to call this".into()),
     }
     Ok(())
+}
+
+/// Serves one connection.
+fn sink(mut stream: TcpStream) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(256 * 1024, stream.try_clone()?);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            match line.trim_end().to_ascii_lowercase().strip_prefix("content-length:") {
+                Some(value) => length = value.trim().parse().map_err(io::Error::other)?,
+                None if line == "\r\n" => break,
+                None => {}
+            }
+        }
+        io::copy(&mut (&mut reader).take(length), &mut io::sink())?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+    }
 }
 
 fn number(text: &str) -> Result<u64, String> {
