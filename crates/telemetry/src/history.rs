@@ -9,9 +9,9 @@
 //!
 //! A scope's rings take `2 × columns × (fine + coarse / 10)` bytes, with the spans in seconds, 1320 bytes a column with
 //! the defaults; and 512 bytes for each octave of latencies it has seen. They come with the scope, when the limit leaves
-//! room, and go with it. When there is no room, a scope has no rings until it has twice the traffic of one that does,
-//! which then gives up its own; routers and servers never do. What every scope costs, with or without rings, is some 600
-//! bytes.
+//! room, and go with it. A sixty-fourth of the limit is kept for latencies. When there is no room, a scope has no rings
+//! until it has twice the traffic of one that does, which then gives up its own; routers and servers never do. What every
+//! scope costs, with or without rings, is some 600 bytes.
 //!
 //! # Locks
 //!
@@ -56,6 +56,14 @@ pub struct HistoryLimits {
 impl Default for HistoryLimits {
     fn default() -> Self {
         Self { fine: Duration::from_secs(300), coarse: Duration::from_secs(3600), memory: 32 << 20 }
+    }
+}
+
+impl HistoryLimits {
+    /// What the rings may take when they are given out. The rest is left for latencies, which grow while requests come:
+    /// were all of it given out, one new octave would cost another scope its rings in every second.
+    fn for_rings(&self) -> usize {
+        self.memory - self.memory / 64
     }
 }
 
@@ -194,7 +202,7 @@ impl History {
         *bytes -= gone.bytes.min(*bytes);
         // With no lock held but this one's own.
         drop(gone);
-        if time.is_coarse() {
+        if time.is_coarse() || state.bytes > self.limits.memory {
             self.share_room(state);
         }
         self.told.bytes.store(state.bytes, Ordering::Relaxed);
@@ -242,7 +250,7 @@ impl History {
         if entry.kept.is_some() || entry.left_out || !entry.lives() {
             return;
         }
-        if *bytes + Kept::bytes(entry.kind, &self.spans) <= self.limits.memory {
+        if *bytes + Kept::bytes(entry.kind, &self.spans) <= self.limits.for_rings() {
             *bytes += entry.keep(&self.spans, &self.tree.cells());
             self.told.kept.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -269,10 +277,21 @@ impl History {
         without.sort_by(|a, b| always(b).cmp(&always(a)).then(b.now.busy.total_cmp(&a.now.busy)));
         // The quietest last: they are the first to give up theirs.
         with.sort_by(|a, b| b.now.busy.total_cmp(&a.now.busy));
+        let room = self.limits.for_rings();
+        // Latencies may have taken more than there was: the quietest pay for it.
+        if state.bytes > self.limits.memory {
+            while state.bytes > room
+                && let Some(quiet) = with.pop()
+            {
+                state.bytes -= quiet.drop_rings();
+                quiet.left_out = true;
+                (kept, left_out) = (kept - 1, left_out + 1);
+            }
+        }
         let mut changes = 0;
         for entry in without {
             let needed = Kept::bytes(entry.kind, &self.spans);
-            while state.bytes + needed > self.limits.memory
+            while state.bytes + needed > room
                 && changes < MOST_CHANGES
                 && let Some(quiet) = with.pop_if(|q| always(entry) || entry.now.busy > 2.0 * q.now.busy + 1.0)
             {
@@ -280,21 +299,13 @@ impl History {
                 quiet.left_out = true;
                 (kept, left_out, changes) = (kept - 1, left_out + 1, changes + 1);
             }
-            entry.left_out = state.bytes + needed > self.limits.memory;
+            entry.left_out = state.bytes + needed > room;
             if entry.left_out {
                 left_out += 1;
             } else {
                 state.bytes += entry.keep(&self.spans, &self.tree.cells());
                 kept += 1;
             }
-        }
-        // Latencies may have taken more than there was: the quietest pay for it.
-        while state.bytes > self.limits.memory
-            && let Some(quiet) = with.pop()
-        {
-            state.bytes -= quiet.drop_rings();
-            quiet.left_out = true;
-            (kept, left_out) = (kept - 1, left_out + 1);
         }
         self.told.kept.store(kept, Ordering::Relaxed);
         self.told.left_out.store(left_out, Ordering::Relaxed);

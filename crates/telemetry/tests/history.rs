@@ -285,6 +285,27 @@ fn memory_has_a_limit_and_traffic_decides() {
     assert_eq!(services(&history)[0]["requests"], 60 * 19);
 }
 
+/// Blocks for latencies come with requests, and may not take more than the limit in any second.
+#[test]
+fn latencies_never_take_more_than_the_limit() {
+    let tree = MetricsTree::new();
+    let limit = 1 << 20;
+    let history = History::new(&tree, limits(limit));
+    let all: Vec<Stack> = (0..100).map(|i| service(&tree, &format!("svc/{i:02}"))).collect();
+    history.sample(START);
+    let before = history.status();
+    assert!(before.left_out > 0, "there is no room for all: {before:?}");
+    for second in 1..=12 {
+        for stack in &all {
+            stack.answer(1, 1 << second);
+        }
+        history.sample(START + second);
+        let status = history.status();
+        assert!(status.bytes <= limit && status.kept + status.left_out == 101, "{status:?}");
+    }
+    assert!(history.status().kept < before.kept, "{:?}", history.status());
+}
+
 #[test]
 fn without_memory_the_lists_still_work() {
     let tree = MetricsTree::new();
