@@ -37,6 +37,8 @@ pub use scope::{Column, ScopeKind};
 
 /// Seconds in a step of the coarse ring.
 pub(crate) const COARSE: u64 = 10;
+/// Seconds from one asking of a gauge to the next.
+const ASK_EVERY: u64 = 5;
 /// Scopes that are looked at with one taking of the tree's locks.
 const BATCH: usize = 128;
 /// Scopes that change places in one go, for want of room.
@@ -222,12 +224,15 @@ impl History {
         for (batch, entries) in family.entries.chunks_mut(BATCH).enumerate() {
             let shape = self.tree.shape();
             for (at, entry) in entries.iter_mut().enumerate() {
-                // What is known is looked up again every ten seconds, not all of it in the same one.
-                let due = !entry.lives() || (batch * BATCH + at) as u64 % COARSE == now % COARSE;
-                if due {
+                // What is known is looked up again every ten seconds, and gauges that are functions, such as budgets and
+                // endpoints, are asked every five; not all of them in the same one.
+                let (new, turn) = (!entry.lives(), (batch * BATCH + at) as u64 + now);
+                if new || turn % COARSE == 0 {
                     entry.resolve(&self.tree, &shape, gone);
                 }
-                entry.asked(due, &shape, &mut |column, read| asked.push((at, column, read)));
+                if new || turn % ASK_EVERY == 0 {
+                    entry.asked(&shape, &mut |column, read| asked.push((at, column, read)));
+                }
             }
             drop(shape);
             // Registrations of one name add up.

@@ -325,12 +325,13 @@ impl Entry {
         }
     }
 
-    /// The gauges that have to be asked, with their columns: those of a scope at rest only when it is `due`.
-    pub(crate) fn asked(&self, due: bool, shape: &Shape, each: &mut impl FnMut(usize, Read)) {
+    /// The gauges that have to be asked, with their columns.
+    pub(crate) fn asked(&self, shape: &Shape, each: &mut impl FnMut(usize, Read)) {
         let Some(sources) = &self.sources else { return };
         let wanted = match self.kind {
-            ScopeKind::Service => self.kept.is_some() && self.now.in_ten_seconds() > 0,
-            ScopeKind::Client => due || self.now.in_ten_seconds() > 0,
+            // At rest it says nothing new; before its rings are there it hasn't said anything.
+            ScopeKind::Service => !self.left_out && (self.kept.is_none() || self.now.in_ten_seconds() > 0),
+            ScopeKind::Client => true,
             _ => false,
         };
         if !wanted {
