@@ -456,7 +456,7 @@ pub(crate) fn the_grafana_dashboards_queries_all_answer(_: &Suite) {
          - {{job_name: legacy, metrics_path: /admin/metrics/prometheus, static_configs: [{{targets: ['{admin}']}}]}}\n\
          - {{job_name: modern, metrics_path: /metrics, static_configs: [{{targets: ['{admin}']}}]}}\n"
     );
-    let prometheus = Prometheus::with(&config);
+    let prometheus = Prometheus::with(&config, 2);
     let scrape = Scrape::of(admin);
     for face in ["legacy", "modern"] {
         let page = scrape.text(&format!("/admin/grafana.json?face={face}"));
@@ -480,4 +480,9 @@ pub(crate) fn the_grafana_dashboards_queries_all_answer(_: &Suite) {
         }
         println!("  {} queries of the {face} face answered", expressions.len());
     }
+    // Asked to end, it takes the folder of its names along.
+    let names = std::env::temp_dir().join(format!("l5d-demo-{}", demo.id()));
+    assert!(names.is_dir());
+    demo.signal("INT");
+    assert!(demo.wait().success() && !names.exists(), "{}", demo.output());
 }
