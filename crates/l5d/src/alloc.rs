@@ -6,6 +6,10 @@
 //! quick but keep more memory for it (bench/proxy/RESULTS.md); this one adds at most [`LIMIT`] bytes for each worker, and
 //! nothing to any other thread.
 //!
+//! Blocks that other threads took and a worker gives back, such as what is left of a name that expired, would gather there
+//! until the limit. So once a second a worker gives the system what it had no use for in that second
+//! ([`give_back_unused`]).
+//!
 //! Every block comes from [`System`] in the size of its class, whoever asks for it, and goes back to it in that size: so
 //! it does not matter which thread gives it back, and whether that one is a worker.
 //!
@@ -28,6 +32,9 @@ struct WorkerAlloc;
 
 /// How many bytes a worker keeps at most.
 const LIMIT: usize = 2 << 20;
+
+/// How many blocks of a class are looked at or given back in one go, so that no request waits long for it.
+const AT_ONCE: usize = 512;
 
 /// The alignment of every block that has a class.
 const ALIGN: usize = 16;
@@ -56,14 +63,22 @@ struct Free {
 
 struct Cache {
     lists: [Cell<*mut Free>; CLASSES],
+    /// Where in its list a class had the fewest blocks since [`Cache::give_back_unused`]: this one and those behind it were
+    /// not needed. Only compared and set here; null when all were.
+    unused: [Cell<*mut Free>; CLASSES],
     /// How many more bytes may be kept; 0 on threads that are no workers.
     room: Cell<usize>,
 }
 
 thread_local! {
     // Neither made at its first use nor dropped: an allocator must not allocate, and is asked to the very end.
-    static CACHE: Cache =
-        const { Cache { lists: [const { Cell::new(ptr::null_mut()) }; CLASSES], room: Cell::new(0) } };
+    static CACHE: Cache = const {
+        Cache {
+            lists: [const { Cell::new(ptr::null_mut()) }; CLASSES],
+            unused: [const { Cell::new(ptr::null_mut()) }; CLASSES],
+            room: Cell::new(0),
+        }
+    };
 }
 
 impl Cache {
@@ -72,7 +87,11 @@ impl Cache {
         let first = self.lists[class].get();
         if !first.is_null() {
             // SAFETY: what is listed was put there by `keep`, which made it a `Free`, and nobody else has it.
-            self.lists[class].set(unsafe { (*first).next });
+            let next = unsafe { (*first).next };
+            self.lists[class].set(next);
+            if self.unused[class].get() == first {
+                self.unused[class].set(next);
+            }
             self.room.set(self.room.get() + size);
         }
         first.cast()
@@ -95,6 +114,57 @@ impl Cache {
         self.lists[class].set(block);
         true
     }
+
+    /// Gives the system the blocks that were not needed since the last call, and at most [`AT_ONCE`] of a class.
+    fn give_back_unused(&self) {
+        for size in sizes() {
+            let (class, _) = class_of(size);
+            let unused = self.unused[class].get();
+            if !unused.is_null() {
+                self.cut(class, size, unused);
+            }
+            self.unused[class].set(self.lists[class].get());
+        }
+    }
+
+    /// Takes blocks out of a list, from `first` on.
+    fn cut(&self, class: usize, size: usize, first: *mut Free) {
+        let mut before: *mut Free = ptr::null_mut();
+        let mut at = self.lists[class].get();
+        for _ in 0..AT_ONCE {
+            if at == first {
+                break;
+            }
+            before = at;
+            // SAFETY: `first` is in the list, so it ends no earlier, and what is listed is a `Free`.
+            at = unsafe { (*at).next };
+        }
+        if at != first {
+            return; // too far down for now
+        }
+        for _ in 0..AT_ONCE {
+            if at.is_null() {
+                break;
+            }
+            // SAFETY: listed, so a `Free`.
+            let next = unsafe { (*at).next };
+            // SAFETY: it was in the list, which is cut here or goes on behind it below, so it is nobody's; its size is its class's.
+            unsafe { System.dealloc(at.cast(), layout_of(size)) };
+            self.room.set(self.room.get() + size);
+            at = next;
+        }
+        if before.is_null() {
+            self.lists[class].set(at);
+        } else {
+            // SAFETY: it is listed, and comes before all that were given back.
+            unsafe { (*before).next = at };
+        }
+    }
+}
+
+/// Gives the system what the calling worker kept and had no use for since the last call. Does nothing on other threads.
+pub(crate) fn give_back_unused() {
+    CACHE.with(Cache::give_back_unused);
 }
 
 /// Whether blocks of this layout have a class.
@@ -251,6 +321,61 @@ mod tests {
                 assert!(c.lists.iter().all(|l| l.get().is_null()));
                 assert_eq!(c.room.get(), 0);
             });
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// How many blocks of 8 KiB the calling thread keeps.
+    fn kept() -> usize {
+        CACHE.with(|cache| (LIMIT - cache.room.get()) / 8192)
+    }
+
+    #[test]
+    fn what_was_not_needed_goes_back_and_the_rest_stays() {
+        let take = |count| (0..count).map(|_| Vec::<u8>::with_capacity(8192)).collect::<Vec<_>>();
+        std::thread::spawn(move || {
+            let _keeps = KeepsBlocks::enter();
+            drop(take(100));
+            give_back_unused();
+            assert_eq!(kept(), 100, "all of them came since");
+            drop(take(30));
+            let held = take(20);
+            drop(take(5));
+            give_back_unused();
+            drop(held);
+            assert_eq!(kept(), 30, "thirty at most were needed at a time");
+            let all = take(40);
+            assert_eq!(kept(), 0);
+            drop(all);
+            give_back_unused();
+            assert_eq!(kept(), 40, "every one of them was needed");
+            give_back_unused();
+            assert_eq!(kept(), 0);
+            drop(take(3));
+            assert_eq!(kept(), 3);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn little_goes_back_at_once() {
+        std::thread::spawn(|| {
+            let _keeps = KeepsBlocks::enter();
+            let count = AT_ONCE + 100;
+            drop((0..count).map(|_| Box::new([0_u8; 24])).collect::<Vec<_>>());
+            let kept = || CACHE.with(|cache| (LIMIT - cache.room.get()) / 32);
+            give_back_unused();
+            assert!(kept() >= count);
+            give_back_unused();
+            let left = kept();
+            assert!(left >= 100 && left < count - AT_ONCE + 20, "{left}");
+            // What is in use lies above, too deep to be looked through.
+            give_back_unused();
+            drop((0..count).map(|_| Box::new([0_u8; 24])).collect::<Vec<_>>());
+            give_back_unused();
+            assert!(kept() >= count);
         })
         .join()
         .unwrap();

@@ -6,14 +6,14 @@
 //! no worker a moment. All servers' listening sockets are bound once and shared by the workers, so that a second process
 //! on the same address fails at its start.
 
-use std::{io, net::TcpListener, sync::Arc, thread::JoinHandle};
+use std::{io, net::TcpListener, sync::Arc, thread::JoinHandle, time::Duration};
 
 use l5d_http::HttpServer;
 use l5d_net::Drain;
 use l5d_router::clock;
 use l5d_telemetry::MetricsTree;
 
-use crate::alloc::KeepsBlocks;
+use crate::alloc::{KeepsBlocks, give_back_unused};
 
 /// A server with its listening socket.
 pub(crate) struct Listening {
@@ -70,5 +70,12 @@ async fn serve(servers: Vec<(Arc<HttpServer>, TcpListener)>, drain: Drain) {
         }
     }
     drop(drain);
-    while tasks.join_next().await.is_some() {}
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => if ended.is_none() { return },
+            _ = second.tick() => give_back_unused(),
+        }
+    }
 }
