@@ -48,7 +48,7 @@ impl Ema {
                 let ticks = tick.wrapping_sub(last);
                 // The topmost sixteenth stands for a `now` that is a little behind another thread's.
                 let (ticks, stamp) = if ticks > u32::MAX - (u32::MAX >> 4) { (0, last) } else { (ticks, tick) };
-                let left = if ticks == 0 { 1.0 } else { (-f64::from(ticks) / self.window).exp() };
+                let left = if ticks == 0 { 1.0 } else { libm::exp(-f64::from(ticks) / self.window) };
                 (rule(Some((f64::from(f32::from_bits(word as u32)), left))), stamp)
             };
             let new = (u64::from(stamp) << 32) | u64::from((value as f32).to_bits());
@@ -98,7 +98,7 @@ mod tests {
             for i in 1..=reads {
                 value = ema.fold(origin + Duration::from_secs(10) * i / reads, mean(0.0));
             }
-            let expected = (-1.0_f64).exp();
+            let expected = libm::exp(-1.0);
             assert!((value - expected).abs() < expected * 0.01, "{reads} reads left {value}, expected {expected}");
         }
     }

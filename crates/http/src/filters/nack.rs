@@ -99,7 +99,7 @@ impl NackAdmission {
         }
         let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = s.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let weight = (-elapsed.as_secs_f64() / WINDOW.as_secs_f64()).exp();
+        let weight = libm::exp(-elapsed.as_secs_f64() / WINDOW.as_secs_f64());
         s.share = s.share * weight + value * (1.0 - weight);
         s.at = Some(now);
     }

@@ -34,7 +34,7 @@ impl SuccessRate {
         Self {
             required: success_rate,
             requests,
-            left: (-1.0 / requests as f64).exp(),
+            left: libm::exp(-1.0 / requests as f64),
             count: AtomicU64::new(0),
             average: AtomicU64::new(f64::NAN.to_bits()),
             delays: Mutex::new(backoff.delays()),

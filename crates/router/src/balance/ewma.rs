@@ -88,7 +88,7 @@ mod tests {
             for (gap_ms, rtt_ms) in steps {
                 at += gap_ms;
                 let (now, now_ns) = (origin + Duration::from_millis(at), at as f64 * 1e6);
-                let left = (-(now_ns - stamp) / 10e9).exp();
+                let left = libm::exp(-(now_ns - stamp) / 10e9);
                 let rtt = rtt_ms.unwrap_or(0) as f64 * 1e6;
                 cost = if rtt > cost { rtt } else { cost * left + rtt * (1.0 - left) };
                 stamp = now_ns;

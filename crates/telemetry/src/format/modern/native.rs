@@ -81,7 +81,7 @@ impl Native {
 
 /// The bucket of a value above 0.
 fn index(value: f64, schema: i32) -> i32 {
-    (value.log2() * f64::from(schema).exp2()).ceil() as i32
+    (libm::log2(value) * libm::exp2(f64::from(schema))).ceil() as i32
 }
 
 #[cfg(test)]

@@ -408,7 +408,7 @@ fn push_exponential(point: &mut Buffer, buckets: &[Bucket], unit: Unit) {
     let index = |bucket: &Bucket, scale: i32| {
         let middle = (bucket.from + bucket.below - 1) / 2;
         #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a logarithm of at most 2^32")]
-        let at = (unit.of(middle as f64).log2() * f64::from(scale).exp2()).ceil() as i64;
+        let at = (libm::log2(unit.of(middle as f64)) * libm::exp2(f64::from(scale))).ceil() as i64;
         // The bucket above `base^index` and up to `base^(index + 1)`, where base is 2^(2^-scale).
         at - 1
     };
