@@ -16,7 +16,7 @@ use std::{
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use l5d_net::{Drain, ServerTls, SocketOptions, Stream};
-use l5d_telemetry::{Counter, Scope, Stat};
+use l5d_telemetry::{Counter, Scope};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -24,7 +24,10 @@ use tokio::{
 };
 
 use crate::{
-    filters::client_cert::ClientCertificate,
+    filters::{
+        client_cert::ClientCertificate,
+        deadline::{DeadlineStats, Deadlines},
+    },
     io::CountedIo,
     stack::server::{Peer, ServerStack},
 };
@@ -55,8 +58,7 @@ pub struct HttpServer {
 
 /// What exists from the first connection on.
 struct ConnectionCounters {
-    _deadline: [Counter; 2],
-    _deadline_ms: [Stat; 2],
+    deadlines: Arc<DeadlineStats>,
     invalid_names: Counter,
     invalid_values: Counter,
     idle: Option<Counter>,
@@ -65,11 +67,9 @@ struct ConnectionCounters {
 
 impl ConnectionCounters {
     fn new(scope: &Scope, rules: &ConnectionRules) -> Self {
-        let deadline = scope.scope("admission_control").scope("deadline");
         let session = rules.idle_time.is_some() || rules.life_time.is_some();
         Self {
-            _deadline: ["exceeded", "rejected"].map(|n| deadline.counter(n)),
-            _deadline_ms: ["expired_ms", "remaining_ms"].map(|n| deadline.stat(n)),
+            deadlines: DeadlineStats::new(scope),
             invalid_names: scope.counter("rejected_invalid_header_names"),
             invalid_values: scope.counter("rejected_invalid_header_values"),
             idle: session.then(|| scope.counter("idle")),
@@ -165,7 +165,13 @@ impl HttpServer {
         let sampled = stats.sample(stream.tcp());
         let io = CountedIo::new(stream, sampled, stats, &self.rules.socket_options);
         let counts = io.open_connection();
-        let peer = Peer { addr: peer, local, certificate, connection_label: crate::filters::forwarded::random_label() };
+        let peer = Peer {
+            addr: peer,
+            local,
+            certificate,
+            connection_label: crate::filters::forwarded::random_label(),
+            deadlines: Deadlines::new(&counters.deadlines),
+        };
         let limit = self.rules.idle_time.into_iter().chain(self.rules.life_time).min();
         let activity = Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() };
         let service = service_fn(|request| {

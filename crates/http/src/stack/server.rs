@@ -12,7 +12,7 @@
 //! 6. streams and payloads are counted;
 //! 7. nacks: a refusal for overload becomes the answer that another proxy understands;
 //! 8. request counts, which therefore do not see what the call depth refuses (as in Linkerd);
-//! 9. the concurrency limit; the server's own time-out;
+//! 9. the concurrency limit; the deadline that came along is counted; the server's own time-out;
 //! 10. the router: identify, then the path stack.
 
 use std::{
@@ -43,7 +43,12 @@ use crate::{
     body::{Body, CollectError, collect},
     ctx::Ctx,
     duration::show_duration,
-    filters::{client_cert::ClientCertificate, compression::Compression, forwarded::Forwarded},
+    filters::{
+        client_cert::ClientCertificate,
+        compression::Compression,
+        deadline::{self, Deadlines},
+        forwarded::Forwarded,
+    },
     headers::{self, Present},
     identifiers::describe,
     respond::{self, ErrorLimits},
@@ -79,7 +84,7 @@ pub(crate) struct ServerStack {
     messages: MessageStats,
     requests: Arc<RequestStats>,
     handletime_us: Stat,
-    _transit_latency_ms: Stat,
+    transit_latency_ms: Stat,
     dtab_size: Stat,
     nacks: Counter,
     _nonretryable_nacks: Counter,
@@ -141,6 +146,8 @@ pub(crate) struct Peer {
     pub(crate) certificate: Option<Arc<ClientCertificate>>,
     /// The random label of this connection in `Forwarded`.
     pub(crate) connection_label: Arc<str>,
+    /// What became of the deadlines that came with its requests.
+    pub(crate) deadlines: Arc<Deadlines>,
 }
 
 impl ServerStack {
@@ -171,7 +178,7 @@ impl ServerStack {
             messages: MessageStats::new(&scope),
             requests: RequestStats::new(&scope),
             handletime_us: scope.stat("handletime_us"),
-            _transit_latency_ms: scope.stat("transit_latency_ms"),
+            transit_latency_ms: scope.stat("transit_latency_ms"),
             dtab_size: scope.scope("dtab").stat("size"),
             nacks: scope.counter("nacks"),
             _nonretryable_nacks: scope.counter("nonretryable_nacks"),
@@ -322,6 +329,9 @@ impl ServerStack {
             Some(bytes) => self.messages.request_bytes.add(bytes.len() as u64),
             None => body.watch(self.messages.request_stream.open()),
         }
+        if let Some(deadline) = ctx.deadline {
+            self.transit_latency_ms.add(deadline::transit_ms(deadline));
+        }
         if !ctx.local_dtab.is_empty() {
             self.dtab_size.add(ctx.local_dtab.len() as u64);
         }
@@ -360,6 +370,8 @@ impl ServerStack {
             None => None,
             Some(c) => Some(Permit::take(c).ok_or_else(|| Error::new(Kind::Rejected, ""))?),
         };
+        // Above the time-out, whose own deadline is none that came with the request.
+        peer.deadlines.pass(ctx.deadline, clock::now());
         let Some(limit) = self.rules.timeout else { return self.route(peer, head, ctx, body).await };
         let (recording, trace) = (ctx.recording.clone(), ctx.trace);
         let gave_up = Arc::new(AtomicBool::new(false));

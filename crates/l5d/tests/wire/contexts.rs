@@ -159,6 +159,28 @@ fn deadlines_are_combined() {
     assert_eq!(last(&upstream).headers.all("l5d-ctx-deadline").collect::<Vec<_>>(), ["9 100"]);
 }
 
+/// §1, step 14: what comes too late is counted, and forwarded all the same.
+#[test]
+fn deadlines_are_counted() {
+    let upstream = ok();
+    let proxy = Setup::to(&upstream).server("timeoutMs: 60000").start();
+    let mut downstream = proxy.connect();
+    for _ in 0..6 {
+        let late = [("host", "foo"), ("l5d-ctx-deadline", "5 100")];
+        assert_eq!(downstream.request("GET", "/", &late, b"").expect("an answer").status, 200);
+    }
+    let in_time = [("host", "foo"), ("l5d-ctx-deadline", "5 9000000000000000000")];
+    assert_eq!(downstream.request("GET", "/", &in_time, b"").expect("an answer").status, 200);
+    assert_eq!(downstream.get("foo", "/").expect("an answer").status, 200);
+    let deadline = format!("server/127.0.0.1/{}/admission_control/deadline", proxy.server.port());
+    assert_eq!((proxy.count(&format!("{deadline}/exceeded")), proxy.count(&format!("{deadline}/rejected"))), (6, 1));
+    let page = proxy.page("/metrics").text().to_owned();
+    for (family, count) in [("deadline_expired", 6), ("deadline_remaining", 1), ("transit_duration", 7)] {
+        let line = page.lines().find(|line| line.starts_with(&format!("l5d_server_{family}_seconds_count")));
+        assert!(line.is_some_and(|line| line.ends_with(&format!(" {count}"))), "{family}: {line:?}");
+    }
+}
+
 /// §6.8: the proxy's own limits are part of the deadline.
 #[test]
 fn a_configured_timeout_is_a_deadline() {
