@@ -303,6 +303,9 @@ impl Server {
                 }
             }
         };
+        if let Some(timeout) = passed.timed_out() {
+            return Ended::Failed(io::Error::new(io::ErrorKind::TimedOut, timeout));
+        }
         match ended {
             Ok(()) if passed.ended_by_peer() => Ended::ByPeer,
             Ok(()) => Ended::Here,

@@ -2,10 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+use l5d_net::SocketTimeout;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -17,6 +18,7 @@ pub(crate) struct Passed {
     received: AtomicU64,
     sent: AtomicU64,
     ended_by_peer: AtomicBool,
+    timed_out: OnceLock<SocketTimeout>,
 }
 
 impl Passed {
@@ -31,6 +33,17 @@ impl Passed {
     /// Whether the peer has closed its side.
     pub(crate) fn ended_by_peer(&self) -> bool {
         self.ended_by_peer.load(Ordering::Relaxed)
+    }
+
+    /// The socket option whose time was over; hyper does not tell of it while the connection is idle.
+    pub(crate) fn timed_out(&self) -> Option<SocketTimeout> {
+        self.timed_out.get().copied()
+    }
+
+    fn failed(&self, error: &io::Error) {
+        if let Some(timeout) = SocketTimeout::of(error) {
+            let _ = self.timed_out.set(timeout); // the first one ended it
+        }
     }
 }
 
@@ -58,7 +71,7 @@ impl<S> CountedStream<S> {
                 self.passed.sent.fetch_add(n, Ordering::Relaxed);
                 self.stats.sent_bytes.add(n);
             }
-            Poll::Ready(Err(_)) => {}
+            Poll::Ready(Err(error)) => self.passed.failed(error),
         }
     }
 
@@ -81,6 +94,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &polled {
+            this.passed.failed(error);
+        }
         if matches!(polled, Poll::Ready(Ok(()))) {
             let n = (buf.filled().len() - before) as u64;
             if n == 0 && buf.remaining() > 0 {
