@@ -15,8 +15,8 @@
 //! reference counts of its holds are what tells whether an entry is idle. A hit is one hash of the key, one table probe
 //! and one increment in a cache line of the worker's own; giving it back is one store and one decrement there.
 //!
-//! Misses are serialised by a mutex, build their value under it (two workers never build for one key), look for an entry
-//! to evict by walking all of them, and copy one table of about sixty-four entries: microseconds. A lookup that raced with
+//! Misses are serialised by a mutex, look for an entry to evict by walking all of them, let it end and build their value
+//! under that mutex (two workers never build for one key), and copy one table of about sixty-four entries: microseconds. A lookup that raced with
 //! the eviction of its entry uses the evicted value once more, as a lease taken a moment earlier would.
 
 use std::fmt;
@@ -112,7 +112,7 @@ impl<K, V> Cache<K, V> {
 
     /// The value for `key`, for a request of the worker with this index; `build` makes it if there is none.
     ///
-    /// `build` runs under the lock of misses: it must not ask this cache. Any index is right, but workers with different
+    /// `build`, and the drop of what is evicted, run under the lock of misses: they must not ask this cache. Any index is right, but workers with different
     /// ones do not disturb each other.
     #[inline]
     pub fn acquire<Q>(&self, worker: usize, key: &Q, now: Instant, build: impl FnOnce(&K) -> V) -> CacheLease<V>
@@ -137,26 +137,31 @@ impl<K, V> Cache<K, V> {
     where
         Q: CacheKey<K>,
     {
-        // Declared before the lock is taken, so that an evicted value ends after the lock was given back.
-        let _evicted;
         let mut len = self.len.lock().unwrap_or_else(PoisonError::into_inner);
         // Another worker may have built it meanwhile.
         if let Some(entry) = self.table(hash).load().find(hash, key) {
             return entry.lease(worker, self.origin);
         }
         self.stats.misses.incr();
+        let room = if *len < self.capacity {
+            *len += 1;
+            true
+        } else if let Some(idlest) = self.longest_idle() {
+            self.stats.evicts.incr();
+            self.remove(&[Arc::clone(&idlest)]);
+            // It ends before the new value is built: what only the old one leased of the next cache is idle then, and
+            // makes room there.
+            drop(idlest);
+            true
+        } else {
+            self.stats.oneshots.incr();
+            false
+        };
         let key = key.to_key();
         let value = build(&key);
         let entry = Arc::new(Entry::new(hash, key, value, self.workers, self.since_origin(now)));
         let lease = entry.lease(worker, self.origin);
-        if *len < self.capacity {
-            *len += 1;
-        } else if let Some(idlest) = self.longest_idle() {
-            self.stats.evicts.incr();
-            self.remove(&[Arc::clone(&idlest)]);
-            _evicted = idlest;
-        } else {
-            self.stats.oneshots.incr();
+        if !room {
             return lease;
         }
         let table = self.table(hash);
