@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderName, HeaderValue};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use l5d_net::{Drain, ServerTls, SocketOptions, Stream};
@@ -185,14 +186,13 @@ impl HttpServer {
                 Ok::<_, Infallible>(response)
             })
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .preserve_header_case(true)
             .auto_date_header(false)
             .timer(TokioTimer::new())
             .header_read_timeout(None)
             .max_buf_size(self.rules.max_head_bytes.max(8192) + 32 * 1024)
             .serve_connection(TokioIo::new(io), service);
-        tokio::pin!(connection);
         let mut draining = false;
         let mut closing = false;
         let result = loop {
@@ -200,13 +200,13 @@ impl HttpServer {
                 result = &mut connection => break result,
                 () = drain.started(), if !draining => {
                     draining = true;
-                    connection.as_mut().graceful_shutdown();
+                    Pin::new(&mut connection).graceful_shutdown();
                 }
                 () = wait(limit), if !closing => {
                     if let Some(counter) = self.over(&activity, counters) {
                         counter.incr();
                         closing = true;
-                        connection.as_mut().graceful_shutdown();
+                        Pin::new(&mut connection).graceful_shutdown();
                     }
                 }
             }
@@ -214,9 +214,10 @@ impl HttpServer {
         if let Err(e) = result
             && e.is_parse()
         {
-            let text = e.to_string();
-            if text.contains("header") {
-                if text.contains("value") { &counters.invalid_values } else { &counters.invalid_names }.incr();
+            match Malformed::of(&connection.into_parts().read_buf) {
+                Some(Malformed::Name) => counters.invalid_names.incr(),
+                Some(Malformed::Value) => counters.invalid_values.incr(),
+                None => {}
             }
             tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
         }
@@ -242,6 +243,30 @@ impl HttpServer {
 impl std::fmt::Debug for HttpServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("HttpServer").field(&self.addr).finish()
+    }
+}
+
+/// What is wrong with the headers of a head that hyper could not read.
+#[derive(Debug, PartialEq, Eq)]
+enum Malformed {
+    Name,
+    Value,
+}
+
+impl Malformed {
+    /// The first mistake of a header's line; `None` if there is none: then the request line is wrong, or too long.
+    fn of(head: &[u8]) -> Option<Self> {
+        let lines = head.split(|&byte| byte == b'\n').skip(1).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        for line in lines.take_while(|line| !line.is_empty()) {
+            let Some(colon) = line.iter().position(|&byte| byte == b':') else { return Some(Self::Name) };
+            if HeaderName::from_bytes(&line[..colon]).is_err() {
+                return Some(Self::Name);
+            }
+            if HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).is_err() {
+                return Some(Self::Value);
+            }
+        }
+        None
     }
 }
 
@@ -286,5 +311,24 @@ impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
         self.0.ended_ms.store(l5d_router::stats::millis(self.0.born.elapsed()), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_mistake_of_a_head_is_found() {
+        for (lines, expected) in [
+            ("Good: x\r\n", None),
+            ("Bad Name: x\r\nX: \0\r\n", Some(Malformed::Name)),
+            ("X: \0\r\nBad Name: x\r\n", Some(Malformed::Value)),
+            ("Spaced : x\r\n", Some(Malformed::Name)),
+            ("NoColon\r\n", Some(Malformed::Name)),
+            ("X: a\r\n folded\r\n", Some(Malformed::Name)),
+        ] {
+            assert_eq!(Malformed::of(format!("GET / HTTP/1.1\r\n{lines}\r\nNo: \0").as_bytes()), expected, "{lines:?}");
+        }
     }
 }
