@@ -223,3 +223,30 @@ impl Threads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_tells_how_evenly_threads_were_used() {
+        let tree = MetricsTree::new();
+        let threads = Threads::new(&tree.scope("a"));
+        let shown = || {
+            let bits = [&threads.last.mean, &threads.last.stddev, &threads.last.relative_stddev];
+            bits.map(|bits| f64::from_bits(bits.load(Ordering::Relaxed)))
+        };
+        let threads = &threads;
+        std::thread::scope(|scope| {
+            for (name, requests) in [("one", 1), ("two", 3)] {
+                let count = move || (0..requests).for_each(|_| threads.count());
+                std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, count).unwrap();
+            }
+        });
+        assert_eq!(shown(), [0.0; 3], "nothing before the minute ends");
+        threads.minute();
+        assert_eq!(shown(), [2.0, 1.0, 0.5]);
+        threads.minute();
+        assert_eq!(shown(), [0.0; 3], "each minute is a new one");
+    }
+}

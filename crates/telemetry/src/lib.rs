@@ -13,7 +13,7 @@
 //! | `cells.rs` | the numbers behind counters and levels, one writer each; the worker's thread |
 //! | `histogram.rs`, `stat.rs` | the buckets behind a stat, its window and its totals |
 //! | `buckets.rs` | Finagle's bucket limits and percentiles: pure arithmetic |
-//! | `catalogue.rs` | what each metric is called in the modern face, and what it means |
+//! | `catalogue.rs`, `catalogue/` | what each metric is called in the modern face, what it means, and what moves it |
 //! | `ceiling.rs`, `expired.rs` | what becomes of series above the limit, and of those that end |
 //! | `exemplar.rs` | samples that a trace tells more about |
 //! | `history.rs`, `history/` | the last hour of the golden signals, for the dashboard |
@@ -52,7 +52,7 @@ mod visit;
 mod walk;
 
 pub use buckets::Summary;
-pub use catalogue::{Meaning, meaning};
+pub use catalogue::{Meaning, listing, meaning};
 pub use ceiling::Overflow;
 pub use cells::WorkerGuard;
 pub use counter::Counter;

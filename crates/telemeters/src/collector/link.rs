@@ -291,3 +291,55 @@ impl Drop for Open {
         stats.connection_requests.add(self.requests);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use l5d_telemetry::MetricsTree;
+
+    fn link(host: &str, port: u16) -> (MetricsTree, Link) {
+        let tree = MetricsTree::new();
+        let link = Link::new(host.to_owned(), port, None, Arc::new(LinkStats::new(&tree.scope("c"))));
+        (tree, link)
+    }
+
+    /// Any answer is the whole answer.
+    fn any(answer: &[u8], _: bool) -> Parsed<()> {
+        if answer.is_empty() { Parsed::More } else { Parsed::Done { answer: (), failure: None, keep: true } }
+    }
+
+    #[tokio::test]
+    async fn a_connect_that_is_given_up_is_counted() {
+        // A name, so that it is looked up first, on another thread.
+        let (tree, mut link) = link("localhost", 1);
+        tokio::select! {
+            biased;
+            _ = link.exchange(b"x", Duration::from_secs(60), any) => panic!("names are not looked up at once"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(tree.scope("c").counter("cancelled_connects").value(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_reads_late_makes_the_socket_unwritable() {
+        // More than any socket holds.
+        const MUCH: usize = 64 << 20;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let collector = std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = vec![0; 1 << 20];
+            let mut left = MUCH;
+            while left > 0 {
+                left -= stream.read(&mut buffer).unwrap();
+            }
+            stream.write_all(b"ok").unwrap();
+        });
+        let (tree, mut link) = link("127.0.0.1", port);
+        link.exchange(&vec![b'x'; MUCH], Duration::from_secs(60), any).await.unwrap();
+        collector.join().unwrap();
+        assert!(tree.scope("c").counter("socket_unwritable_ms").value() > 0);
+        assert_eq!(tree.scope("c").counter("sent_bytes").value(), MUCH as u64);
+    }
+}
