@@ -12,8 +12,11 @@ use tempfile::TempDir;
 use crate::seen::Seen;
 use crate::stage::{Gate, Raw, Stage, chunked, connect, get, local, nack, read_head, write};
 
-/// All of them, with what they are about.
-pub(crate) const ALL: &[(&str, fn(&Seen))] = &[
+/// What it is about, and what it does.
+type Scenario = (&'static str, fn(&Seen));
+
+/// All of them.
+pub(crate) const ALL: &[Scenario] = &[
     ("exchanges", exchanges),
     ("failures", failures),
     ("refusals", refusals),

@@ -632,6 +632,96 @@ fn a_least_width_is_kept() {
     assert_eq!(bench.fact("logical_aperture"), 2.0);
 }
 
+// === Traffic, simulated: virtual time, seeded chance, the real balancer ===
+
+/// What became of the requests of a simulation.
+struct Traffic {
+    shares: Vec<usize>,
+    latencies: Vec<Duration>,
+}
+
+impl Traffic {
+    fn percentile(&self, share: f64) -> Duration {
+        let mut sorted = self.latencies.clone();
+        sorted.sort_unstable();
+        sorted[(sorted.len() as f64 * share) as usize]
+    }
+}
+
+/// Sends requests, some 200 a second and at random moments, to endpoints that take so many milliseconds each, give or take
+/// a fifth.
+fn traffic(kind: Kind, millis: &[u32], requests: usize) -> Traffic {
+    let all = endpoints(millis.len());
+    let mut bench = Bench::of(kind, &all);
+    let mut traffic = Traffic { shares: vec![0; millis.len()], latencies: Vec::with_capacity(requests) };
+    // By when they end; the number keeps equal moments apart.
+    let mut pending: BTreeMap<(Instant, usize), Lease<Endpoint>> = BTreeMap::new();
+    for number in 0..requests {
+        // Between two arrivals of a Poisson process.
+        bench.now += (5 * MS).mul_f64(-(1.0 - bench.rng.f64()).ln());
+        while let Some(first) = pending.first_entry() {
+            if first.key().0 > bench.now {
+                break;
+            }
+            let ((ended, _), lease) = first.remove_entry();
+            lease.finish(ended);
+        }
+        let lease = bench.pick();
+        let took = (millis[lease.id] * MS).mul_f64(0.8 + 0.4 * bench.rng.f64());
+        traffic.shares[lease.id] += 1;
+        traffic.latencies.push(took);
+        pending.insert((bench.now + took, number), lease);
+    }
+    assert_eq!(bench.fact("load"), pending.len() as f64);
+    drop(pending);
+    assert_eq!(bench.fact("load"), 0.0);
+    traffic
+}
+
+/// Of ten endpoints one takes ten times as long.
+#[test]
+fn ewma_halves_the_p99_of_round_robin_where_one_endpoint_is_slow() {
+    let mut millis = [20; 10];
+    millis[3] = 200;
+    let p99 = |kind| traffic(kind, &millis, 20_000).percentile(0.99);
+    let (ewma, round_robin) = (p99(EWMA), p99(ROUND_ROBIN));
+    assert!(ewma * 2 <= round_robin, "{ewma:?} {round_robin:?}");
+    // Least loaded is in between: it only avoids what is full.
+    let shares = traffic(p2c(), &millis, 20_000).shares;
+    assert!(shares[3] < 1_400 && shares[3] > 200, "{shares:?}");
+    let shares = traffic(EWMA, &millis, 20_000).shares;
+    assert!(shares[3] < 200, "{shares:?}");
+}
+
+/// Where all are alike, each has its tenth; the heap, which goes by the order of its array, has them nearly so.
+#[test]
+fn equal_endpoints_share_evenly_with_every_algorithm() {
+    let wide = Kind::Aperture {
+        max_effort: 5,
+        smooth_window: Duration::from_secs(5),
+        low_load: 0.5,
+        high_load: 2.0,
+        min_aperture: 10,
+    };
+    for (kind, tolerated) in [(p2c(), 200), (EWMA, 400), (wide, 200), (Kind::Heap, 800), (ROUND_ROBIN, 1)] {
+        let Traffic { shares, .. } = traffic(kind.clone(), &[20; 10], 20_000);
+        for share in &shares {
+            assert!(share.abs_diff(2_000) <= tolerated, "{kind:?}: {shares:?}");
+        }
+    }
+}
+
+/// The aperture keeps as few endpoints busy as the load needs, here four requests at a time, and those evenly.
+#[test]
+fn an_aperture_shares_among_few() {
+    let Traffic { shares, .. } = traffic(APERTURE, &[20; 10], 20_000);
+    let mut sorted = shares.clone();
+    sorted.sort_unstable_by(|a, b| b.cmp(a));
+    let used = sorted.iter().take_while(|share| **share > 200).count();
+    assert!((2..=8).contains(&used), "{shares:?}");
+    assert!(sorted[used..].iter().sum::<usize>() < 600, "{shares:?}");
+}
+
 // === Probation ===
 
 #[test]
