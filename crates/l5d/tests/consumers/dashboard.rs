@@ -456,7 +456,7 @@ pub(crate) fn the_grafana_dashboards_queries_all_answer(_: &Suite) {
          - {{job_name: legacy, metrics_path: /admin/metrics/prometheus, static_configs: [{{targets: ['{admin}']}}]}}\n\
          - {{job_name: modern, metrics_path: /metrics, static_configs: [{{targets: ['{admin}']}}]}}\n"
     );
-    let prometheus = Prometheus::with(&config, 2);
+    let prometheus = Prometheus::with(&config);
     let scrape = Scrape::of(admin);
     for face in ["legacy", "modern"] {
         let page = scrape.text(&format!("/admin/grafana.json?face={face}"));
