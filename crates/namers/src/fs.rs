@@ -111,11 +111,12 @@ impl Namer for Fs {
 
     fn lookup(&self, rest: &Path) -> Activity<NameTree<Name>> {
         let mut slots = self.shared.slots();
-        if let Some(slot) = slots.get(rest) {
+        if let Some(slot) = slots.watched.get(rest) {
             return slot.tree.activity();
         }
         let (tree, activity) = Activity::channel();
-        slots.insert(rest.clone(), Slot { tree, file: None, seen: false });
+        slots.watched.insert(rest.clone(), Slot { tree, file: None });
+        slots.unseen.push(rest.clone());
         drop(slots);
         self.shared.looked_up.notify_one();
         activity
@@ -170,18 +171,23 @@ impl Namer for Fs {
 struct Shared {
     root: PathBuf,
     prefix: Path,
-    /// Each name that is watched, by what is behind the prefix.
-    slots: Mutex<HashMap<Path, Slot>>,
+    slots: Mutex<Slots>,
     /// A slot was added.
     looked_up: Notify,
+}
+
+#[derive(Default)]
+struct Slots {
+    /// Each name that is watched, by what is behind the prefix.
+    watched: HashMap<Path, Slot>,
+    /// Those that the task has not looked at yet. A new name must not cost a look through all the others.
+    unseen: Vec<Path>,
 }
 
 /// One watched name.
 struct Slot {
     tree: Updater<NameTree<Name>>,
     file: Option<Followed>,
-    /// Whether the task has looked at it.
-    seen: bool,
 }
 
 /// The file that a name means.
@@ -238,15 +244,16 @@ impl Shared {
     async fn look_at_all(self: &Arc<Self>, new_only: bool) {
         let asked: Vec<(Path, Known)> = {
             let mut slots = self.slots();
-            slots.retain(|_, slot| !slot.is_idle());
-            slots
-                .iter_mut()
-                .filter(|(_, slot)| !(new_only && slot.seen))
-                .map(|(rest, slot)| {
-                    slot.seen = true;
-                    (rest.clone(), slot.file.as_ref().map(|file| (file.consumed, file.signature)))
-                })
-                .collect()
+            let known = |slot: &Slot| slot.file.as_ref().map(|file| (file.consumed, file.signature));
+            let unseen = std::mem::take(&mut slots.unseen);
+            if new_only {
+                // A name is dropped when it is rechecked, and may be gone by now.
+                let new = unseen.into_iter().filter_map(|rest| slots.watched.get(&rest).map(known).map(|k| (rest, k)));
+                new.collect()
+            } else {
+                slots.watched.retain(|_, slot| !slot.is_idle());
+                slots.watched.iter().map(|(rest, slot)| (rest.clone(), known(slot))).collect()
+            }
         };
         if asked.is_empty() {
             return;
@@ -270,7 +277,7 @@ impl Shared {
     fn apply(self: &Arc<Self>, rest: &Path, look: Look) {
         let mut slots = self.slots();
         // Only this task removes slots, so there is one.
-        let Some(slot) = slots.get_mut(rest) else { return };
+        let Some(slot) = slots.watched.get_mut(rest) else { return };
         let (consumed, signature, content) = match look {
             Look::Same => return,
             Look::Missing => {
@@ -328,7 +335,7 @@ impl Shared {
             }
             {
                 let slots = self.slots();
-                let Some(file) = slots.get(&rest).and_then(|slot| slot.file.as_ref()) else { return };
+                let Some(file) = slots.watched.get(&rest).and_then(|slot| slot.file.as_ref()) else { return };
                 if file.reading != reading {
                     return;
                 }
@@ -344,7 +351,7 @@ impl Shared {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<Path, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
