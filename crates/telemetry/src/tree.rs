@@ -20,7 +20,7 @@ use foldhash::fast::RandomState;
 
 use crate::ceiling::{Ceiling, OVERFLOW, Overflow};
 use crate::cells::{CellStore, Cells, Slot, WorkerGuard, new_slot};
-use crate::collide::{Clashes, IdTable, Kind, Letters, Wire, clashing};
+use crate::collide::{Clashes, Ending, IdTable, Kind, Letters, Wire, clashing};
 use crate::exemplar::{Exemplar, Exemplars};
 use crate::expired::{Expired, Lingering};
 use crate::format::labels::Spot;
@@ -67,6 +67,8 @@ pub(crate) struct Shape {
     index: IdTable,
     /// Nodes with a metric, by the letters of their path.
     letters: IdTable,
+    /// Those of them whose letters end as a stat's lines do.
+    ended: IdTable,
     clashes: Clashes,
     gauges: Vec<Gauge>,
     free_gauges: Vec<u32>,
@@ -141,6 +143,7 @@ impl MetricsTree {
             names: Names::new(),
             index: IdTable::default(),
             letters: IdTable::default(),
+            ended: IdTable::default(),
             clashes: Clashes::default(),
             gauges: Vec::new(),
             free_gauges: Vec::new(),
@@ -702,15 +705,17 @@ impl Shape {
     fn list(&mut self, node: u32, tree: &Shared) {
         let Some(kind) = self.kind(node) else { return };
         let letters = self.letters_of(node);
+        let base = self.names.base();
         let mut clashes = Vec::new();
-        for hash in self.names.base().suspects(letters, kind) {
-            for other in self.letters.candidates(hash) {
-                let Some(other_kind) = self.kind(other) else { continue };
-                if self.letters_of(other).hash() == hash {
-                    let found = clashing((&self.path(node), kind), (&self.path(other), other_kind));
-                    clashes.extend(found.into_iter().map(|wire| (wire, other)));
-                }
+        self.suspects(&self.letters, letters.hash(), node, kind, &mut clashes);
+        if kind == Kind::Stat && self.ended.len() > 0 {
+            for hash in base.with_endings(letters) {
+                self.suspects(&self.ended, hash, node, kind, &mut clashes);
             }
+        }
+        let ending = self.ending_of(node);
+        if let Some(ending) = ending {
+            self.suspects(&self.letters, base.without(letters, ending), node, kind, &mut clashes);
         }
         if !clashes.is_empty() {
             tree.collide();
@@ -718,9 +723,26 @@ impl Shape {
         for (wire, other) in clashes {
             self.clashes.join(wire, other, node);
         }
-        let mut table = std::mem::take(&mut self.letters);
-        table.insert(letters.hash(), node, |n| self.letters_of(n).hash());
-        self.letters = table;
+        for table in tables(ending) {
+            let mut taken = std::mem::take(table(self));
+            taken.insert(letters.hash(), node, |n| self.letters_of(n).hash());
+            *table(self) = taken;
+        }
+    }
+
+    /// Those of a table's metrics that really clash with a node, of which `hash` makes them suspects.
+    fn suspects(&self, table: &IdTable, hash: u64, node: u32, kind: Kind, clashes: &mut Vec<(Wire, u32)>) {
+        for other in table.candidates(hash) {
+            let Some(other_kind) = self.kind(other) else { continue };
+            if self.letters_of(other).hash() == hash {
+                let found = clashing((&self.path(node), kind), (&self.path(other), other_kind));
+                clashes.extend(found.into_iter().map(|wire| (wire, other)));
+            }
+        }
+    }
+
+    fn ending_of(&self, node: u32) -> Option<Ending> {
+        Ending::of(self.upwards(node).map(|n| self.names.get(self.node(n).name).text()))
     }
 
     /// Forgets a node that is about to lose its metric, if it has one.
@@ -728,9 +750,11 @@ impl Shape {
         if self.kind(node).is_none() {
             return;
         }
-        let mut table = std::mem::take(&mut self.letters);
-        table.remove(self.letters_of(node).hash(), node, |n| self.letters_of(n).hash());
-        self.letters = table;
+        for table in tables(self.ending_of(node)) {
+            let mut taken = std::mem::take(table(self));
+            taken.remove(self.letters_of(node).hash(), node, |n| self.letters_of(n).hash());
+            *table(self) = taken;
+        }
         self.clashes.part(node);
     }
 
@@ -818,6 +842,12 @@ impl Shape {
             child = next;
         }
     }
+}
+
+/// Where a metric is listed whose name has this ending.
+fn tables(ending: Option<Ending>) -> impl Iterator<Item = fn(&mut Shape) -> &mut IdTable> {
+    let all: [fn(&mut Shape) -> &mut IdTable; 2] = [|shape| &mut shape.letters, |shape| &mut shape.ended];
+    all.into_iter().take(1 + usize::from(ending.is_some()))
 }
 
 /// The lower half of a node's age.
