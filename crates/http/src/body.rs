@@ -43,6 +43,8 @@ struct Attached {
 enum Kind {
     Full(Option<Bytes>),
     Stream(Incoming),
+    /// Nothing, without saying so: a 304's length is that of what is not sent.
+    Unsaid,
     Ended,
 }
 
@@ -58,6 +60,11 @@ impl Body {
         Self { kind: Kind::Full(bytes), attached: None }
     }
 
+    /// No body, for a response whose `Content-Length` tells of another's: hyper takes the header as it is.
+    pub(crate) fn unsaid() -> Self {
+        Self { kind: Kind::Unsaid, attached: None }
+    }
+
     /// A body that is relayed as it comes.
     pub(crate) fn stream(incoming: Incoming) -> Self {
         Self { kind: Kind::Stream(incoming), attached: None }
@@ -67,7 +74,7 @@ impl Body {
     pub(crate) fn as_full(&self) -> Option<Bytes> {
         match &self.kind {
             Kind::Full(bytes) => Some(bytes.clone().unwrap_or_default()),
-            Kind::Stream(_) | Kind::Ended => None,
+            Kind::Stream(_) | Kind::Unsaid | Kind::Ended => None,
         }
     }
 
@@ -157,6 +164,7 @@ impl fmt::Debug for Body {
         let kind = match &self.kind {
             Kind::Full(b) => format!("full, {} bytes", b.as_ref().map_or(0, Bytes::len)),
             Kind::Stream(_) => "stream".to_owned(),
+            Kind::Unsaid => "unsaid".to_owned(),
             Kind::Ended => "ended".to_owned(),
         };
         f.debug_tuple("Body").field(&kind).finish()
@@ -176,7 +184,7 @@ impl http_body::Body for Body {
                     this.end();
                     return Poll::Ready(bytes.map(|b| Ok(Frame::data(b))));
                 }
-                Kind::Ended => return Poll::Ready(None),
+                Kind::Unsaid | Kind::Ended => return Poll::Ready(None),
                 Kind::Stream(incoming) => incoming,
             };
             match ready!(Pin::new(incoming).poll_frame(cx)) {
@@ -221,6 +229,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Stream(incoming) => !self.is_encoded() && incoming.is_end_stream(),
+            Kind::Unsaid => false,
             Kind::Ended => true,
         }
     }
@@ -229,7 +238,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Stream(incoming) if !self.is_encoded() => incoming.size_hint(),
-            Kind::Stream(_) => SizeHint::default(),
+            Kind::Stream(_) | Kind::Unsaid => SizeHint::default(),
             Kind::Ended => SizeHint::with_exact(0),
         }
     }

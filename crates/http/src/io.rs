@@ -2,6 +2,9 @@
 //!
 //! Finagle counts a close when *this* side begins it (`ChannelStatsHandler`): so the end of input is remembered, and a
 //! shutdown or drop without it is ours.
+//!
+//! On a server's side it also gives the answers that hyper makes by itself, to a head that it cannot read, the form that
+//! Linkerd's have ([`Refusal`]).
 
 use std::{
     io,
@@ -28,6 +31,16 @@ pub(crate) struct CountedIo {
     peer_closed: bool,
     close_counted: bool,
     blocked_since: Option<Instant>,
+    head: Option<Head>,
+}
+
+/// What is known of the head that is being received, on a server's side.
+#[derive(Debug, Default)]
+struct Head {
+    /// How many requests had come when bytes were last received.
+    after: u64,
+    /// Whether the end of a line has come since.
+    has_line: bool,
 }
 
 impl CountedIo {
@@ -39,7 +52,31 @@ impl CountedIo {
             peer_closed: false,
             close_counted: false,
             blocked_since: None,
+            head: None,
         }
+    }
+
+    /// A connection that was accepted.
+    pub(crate) fn of_server(
+        stream: Stream,
+        sampled: Sampled,
+        stats: &Arc<ConnectionStats>,
+        options: &SocketOptions,
+    ) -> Self {
+        let mut this = Self::new(stream, sampled, stats, options);
+        this.head = Some(Head::default());
+        this
+    }
+
+    /// Writes what Linkerd answers in the place of what hyper does, if that is what these bytes are.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        let head = self.head.as_ref()?;
+        let refusal = REFUSALS.iter().find(|refusal| refusal.by_hyper == bytes)?;
+        let answer = if refusal.is_too_long && !head.has_line { LINE_TOO_LONG } else { refusal.by_linkerd };
+        let written = Pin::new(&mut self.stream).poll_write(cx, answer);
+        // The connection ends with it: what of it does not fit into the socket would not be read either.
+        let written = written.map_ok(|n| if n == 0 { 0 } else { bytes.len() });
+        Some(self.wrote(written))
     }
 
     /// The counts of this connection, for whoever counts its messages.
@@ -91,6 +128,12 @@ impl AsyncRead for CountedIo {
                     self.peer_closed = true;
                 } else {
                     self.open.received(n);
+                    let after = self.open.messages();
+                    if let Some(head) = &mut self.head {
+                        head.has_line &= head.after == after;
+                        head.after = after;
+                        head.has_line = head.has_line || buf.filled()[before..].contains(&b'\n');
+                    }
                 }
                 Poll::Ready(Ok(()))
             }
@@ -102,6 +145,11 @@ impl AsyncRead for CountedIo {
 
 impl AsyncWrite for CountedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if is_short(buf)
+            && let Some(refused) = self.poll_refuse(cx, buf)
+        {
+            return refused;
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(result)
     }
@@ -111,6 +159,12 @@ impl AsyncWrite for CountedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [one] = bufs
+            && is_short(one)
+            && let Some(refused) = self.poll_refuse(cx, one)
+        {
+            return refused;
+        }
         // A head and a short body are quicker sent from one place: the kernel's way with one buffer is shorter.
         let length: usize = bufs.iter().map(|b| b.len()).sum();
         let result = match bufs {
@@ -141,6 +195,39 @@ impl AsyncWrite for CountedIo {
         self.count_close();
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// An answer that hyper makes without asking anybody, and what Linkerd answers there (http-behaviour §2.1).
+struct Refusal {
+    by_hyper: &'static [u8],
+    by_linkerd: &'static [u8],
+    /// Whether a line is too long, or all of them together: hyper does not tell.
+    is_too_long: bool,
+}
+
+macro_rules! refusal {
+    ($status:literal) => {
+        Refusal {
+            by_hyper: concat!("HTTP/1.1 ", $status, "\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+            by_linkerd: concat!("HTTP/1.0 ", $status, "\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes(),
+            is_too_long: false,
+        }
+    };
+}
+
+const REFUSALS: [Refusal; 3] = [
+    refusal!("400 Bad Request"),
+    refusal!("414 URI Too Long"),
+    Refusal { is_too_long: true, ..refusal!("431 Request Header Fields Too Large") },
+];
+
+/// The line of the request is longer than any buffer.
+const LINE_TOO_LONG: &[u8] = refusal!("414 URI Too Long").by_linkerd;
+
+/// Whether it is worth a closer look: nearly nothing else is as short as a refusal.
+fn is_short(bytes: &[u8]) -> bool {
+    const LONGEST: usize = REFUSALS[2].by_hyper.len();
+    bytes.len() <= LONGEST && bytes.starts_with(b"HTTP/1.1 4")
 }
 
 impl Drop for CountedIo {

@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use l5d_net::{Drain, ServerTls, SocketOptions, Stream};
 use l5d_telemetry::{Counter, Scope};
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::Instant,
@@ -35,6 +36,10 @@ use crate::{
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long, and how much, is read of what follows a request that was refused unread.
+const LINGER: Duration = Duration::from_secs(1);
+const MOST_DRAINED: usize = 1 << 20;
 
 /// The first byte of a TLS handshake's record.
 const TLS_HANDSHAKE: u8 = 22;
@@ -164,7 +169,7 @@ impl HttpServer {
         };
         let certificate = stream.peer_certificate().map(|c| Arc::new(ClientCertificate::new(c)));
         let sampled = stats.sample(stream.tcp());
-        let io = CountedIo::new(stream, sampled, stats, &self.rules.socket_options);
+        let io = CountedIo::of_server(stream, sampled, stats, &self.rules.socket_options);
         let counts = io.open_connection();
         let peer = Peer {
             addr: peer,
@@ -214,12 +219,15 @@ impl HttpServer {
         if let Err(e) = result
             && e.is_parse()
         {
-            match Malformed::of(&connection.into_parts().read_buf) {
+            let parts = connection.into_parts();
+            match Malformed::of(&parts.read_buf) {
                 Some(Malformed::Name) => counters.invalid_names.incr(),
                 Some(Malformed::Value) => counters.invalid_values.incr(),
                 None => {}
             }
             tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
+            drop(parts.read_buf);
+            drain_refused(parts.io.into_inner()).await;
         }
     }
 
@@ -268,6 +276,19 @@ impl Malformed {
         }
         None
     }
+}
+
+/// Takes what a peer goes on sending for a moment: closing the socket before would reset it, and the answer, which has been
+/// sent, might never be read.
+async fn drain_refused(mut io: CountedIo) {
+    let mut sink = [0; 4096];
+    let taken = async {
+        let mut left = MOST_DRAINED;
+        while left > 0 && io.read(&mut sink).await.is_ok_and(|n| n > 0) {
+            left = left.saturating_sub(sink.len());
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, taken).await; // whoever has not read by then will not
 }
 
 /// Takes what a peer has sent off the socket, so that closing it ends the connection instead of resetting it.

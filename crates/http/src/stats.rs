@@ -274,6 +274,11 @@ impl OpenConnection {
         self.messages.store(self.messages.load(Relaxed) + 1, Relaxed);
     }
 
+    /// How many have come.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.load(Relaxed)
+    }
+
     /// This side closes the connection.
     pub(crate) fn closing(&self) {
         self.stats.closes.incr();

@@ -235,6 +235,9 @@ impl ServerStack {
         } else if let Some(bytes) = response.body().as_full() {
             self.messages.response_bytes.add(bytes.len() as u64);
         }
+        if status == StatusCode::NOT_MODIFIED && response.headers().contains_key(CONTENT_LENGTH) {
+            *response.body_mut() = Body::unsaid();
+        }
         response
     }
 

@@ -12,8 +12,8 @@ fn with(headers: &str) -> String {
 fn assert_refused(proxy: &Proxy, bytes: impl AsRef<[u8]>, status: u16) {
     let shown = String::from_utf8_lossy(bytes.as_ref()).chars().take(80).collect::<String>();
     let (reply, mut downstream) = proxy.raw(bytes);
-    let Reply { headers, body, .. } = &reply;
-    assert_eq!((reply.status, body.len()), (status, 0), "{shown:?}");
+    let Reply { version, headers, body, .. } = &reply;
+    assert_eq!((reply.status, version.as_str(), body.len()), (status, "HTTP/1.0", 0), "{shown:?}");
     assert_eq!(headers.get("content-length"), Some("0"), "{shown:?}");
     assert_eq!(headers.get("connection").map(str::to_ascii_lowercase).as_deref(), Some("close"), "{shown:?}");
     assert!(headers.iter().all(|(name, _)| !name.to_ascii_lowercase().starts_with("l5d-")), "{shown:?}");
@@ -47,6 +47,14 @@ fn long_headers_are_refused() {
     assert_refused(&proxy, with(&"X-Many: 0123456789012345678901234567890123456789\r\n".repeat(200)), 431);
     assert!(upstream.requests().is_empty());
     assert_eq!(proxy.raw(with(&format!("X-Long: {}\r\n", "x".repeat(7_000)))).0.status, 200);
+}
+
+/// Far beyond every limit: the answer comes before the end of the request.
+#[test]
+fn a_head_without_end_is_refused_in_time() {
+    let (_upstream, proxy) = started("");
+    assert_refused(&proxy, format!("GET /{}", "x".repeat(300_000)), 414);
+    assert_refused(&proxy, format!("GET / HTTP/1.1\r\nHost: foo\r\nX-Long: {}", "x".repeat(300_000)), 431);
 }
 
 /// A58.
