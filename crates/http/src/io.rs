@@ -3,13 +3,13 @@
 //! Finagle counts a close when *this* side begins it (`ChannelStatsHandler`): so the end of input is remembered, and a
 //! shutdown or drop without it is ours.
 //!
-//! On a server's side it also gives the answers that hyper makes by itself, to a head that it cannot read, the form that
+//! On a server's side it keeps what came last ([`Received`]), for what hyper's heads do not tell, and gives the answers that hyper makes by itself, to a head that it cannot read, the form that
 //! Linkerd's have ([`Refusal`]).
 
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Instant,
 };
@@ -41,7 +41,45 @@ struct Head {
     after: u64,
     /// Whether the end of a line has come since.
     has_line: bool,
+    received: Arc<Received>,
 }
+
+/// The last bytes that came on a connection, as they were.
+///
+/// hyper takes two equal lines `Content-Length` for one before anybody sees them; here they can be counted. Written by the
+/// stream, read by the requests of the same connection, which are on its thread: the lock is never waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Received(Mutex<Vec<u8>>);
+
+impl Received {
+    /// More than a head may have, unless the configuration allows for longer ones: then this looks at the end of them.
+    const MOST: usize = 16 * 1024;
+
+    fn add(&self, bytes: &[u8], more_of_the_same: bool) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !more_of_the_same || kept.len() + bytes.len() > Self::MOST {
+            kept.clear();
+        }
+        kept.extend_from_slice(&bytes[..bytes.len().min(Self::MOST)]);
+    }
+
+    /// Whether the head that begins with this line says more than once how long its body is. `false` where the head is not
+    /// there as a whole.
+    pub(crate) fn has_two_lengths(&self, method: &[u8], target: &[u8]) -> bool {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = |line: &[u8]| {
+            let rest = line.strip_prefix(method).and_then(|rest| rest.strip_prefix(b" "));
+            rest.and_then(|rest| rest.strip_prefix(target)).is_some_and(|rest| rest.starts_with(b" HTTP/1."))
+        };
+        let mut lines = kept.split(|&byte| byte == b'\n').skip_while(|line| !begins(line));
+        let head = lines.by_ref().take_while(|line| !line.trim_ascii().is_empty());
+        let lengths =
+            head.filter(|line| line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH)));
+        lengths.count() > 1
+    }
+}
+
+const LENGTH: &[u8] = b"content-length:";
 
 impl CountedIo {
     pub(crate) fn new(stream: Stream, sampled: Sampled, stats: &Arc<ConnectionStats>, options: &SocketOptions) -> Self {
@@ -66,6 +104,11 @@ impl CountedIo {
         let mut this = Self::new(stream, sampled, stats, options);
         this.head = Some(Head::default());
         this
+    }
+
+    /// What came last, on a server's side.
+    pub(crate) fn received(&self) -> Arc<Received> {
+        self.head.as_ref().map(|head| Arc::clone(&head.received)).unwrap_or_default()
     }
 
     /// Writes what Linkerd answers in the place of what hyper does, if that is what these bytes are.
@@ -130,9 +173,12 @@ impl AsyncRead for CountedIo {
                     self.open.received(n);
                     let after = self.open.messages();
                     if let Some(head) = &mut self.head {
-                        head.has_line &= head.after == after;
+                        let same = head.after == after;
+                        head.has_line &= same;
                         head.after = after;
-                        head.has_line = head.has_line || buf.filled()[before..].contains(&b'\n');
+                        let bytes = &buf.filled()[before..];
+                        head.has_line = head.has_line || bytes.contains(&b'\n');
+                        head.received.add(bytes, same);
                     }
                 }
                 Poll::Ready(Ok(()))
@@ -233,5 +279,42 @@ fn is_short(bytes: &[u8]) -> bool {
 impl Drop for CountedIo {
     fn drop(&mut self) {
         self.count_close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_counted_in_the_right_head() {
+        let twice = |bytes: &str| {
+            let received = Received::default();
+            received.add(bytes.as_bytes(), false);
+            received.has_two_lengths(b"POST", b"/a")
+        };
+        let two = "Content-Length: 2\r\ncontent-length: 2\r\n\r\nab";
+        assert!(twice(&format!("POST /a HTTP/1.1\r\nHost: x\r\n{two}")));
+        assert!(twice(&format!("POST /b HTTP/1.1\r\n\r\nPOST /a HTTP/1.1\r\n{two}")), "the second of two");
+        assert!(!twice(&format!("POST /b HTTP/1.1\r\n{two}")));
+        assert!(!twice("POST /a HTTP/1.1\r\nContent-Length: 2\r\nX-Content-Length: 2\r\n\r\n"));
+        assert!(
+            !twice(&format!("POST /a HTTP/1.1\r\nContent-Length: 38\r\n\r\n{two}")),
+            "a body may say what it likes"
+        );
+    }
+
+    #[test]
+    fn what_came_in_pieces_is_put_together() {
+        let received = Received::default();
+        received.add(b"of another request", false);
+        for (at, piece) in
+            ["POST /a HTTP/1.1\r\nConte", "nt-Length: 2\r\nContent-", "Length: 2\r\n\r\n"].iter().enumerate()
+        {
+            received.add(piece.as_bytes(), at > 0);
+        }
+        assert!(received.has_two_lengths(b"POST", b"/a"));
+        received.add(&vec![b'x'; 100_000], true);
+        assert!(!received.has_two_lengths(b"POST", b"/a"), "no more is kept than a head");
     }
 }

@@ -177,6 +177,7 @@ impl HttpServer {
             certificate,
             connection_label: crate::filters::forwarded::random_label(),
             deadlines: Deadlines::new(&counters.deadlines),
+            received: io.received(),
         };
         let limit = self.rules.idle_time.into_iter().chain(self.rules.life_time).min();
         let activity = Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() };

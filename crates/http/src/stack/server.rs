@@ -51,6 +51,7 @@ use crate::{
     },
     headers::{self, Present},
     identifiers::describe,
+    io::Received,
     respond::{self, ErrorLimits},
     router::HttpRouter,
     spans,
@@ -148,6 +149,8 @@ pub(crate) struct Peer {
     pub(crate) connection_label: Arc<str>,
     /// What became of the deadlines that came with its requests.
     pub(crate) deadlines: Arc<Deadlines>,
+    /// What came on it last.
+    pub(crate) received: Arc<Received>,
 }
 
 impl ServerStack {
@@ -196,6 +199,9 @@ impl ServerStack {
             return respond::wire(status);
         }
         let present = Present::of(&head.headers);
+        if present.has(Present::CONTENT_LENGTH) && has_two_lengths(&head, peer) {
+            return respond::wire(StatusCode::BAD_REQUEST);
+        }
         let body = match self.body(&head, present, incoming).await {
             Ok(body) => body,
             Err(status) => return respond::wire(status),
@@ -409,6 +415,13 @@ impl ServerStack {
         }
         Ok(self.router.call(name, ctx, head, body, peer.addr).await)
     }
+}
+
+/// Whether a request says twice how long its body is, be it the same: of lines that are equal hyper leaves one.
+fn has_two_lengths(head: &Parts, peer: &Peer) -> bool {
+    let target = head.uri.path_and_query().map_or("", |p| p.as_str());
+    head.version == Version::HTTP_11
+        && peer.received.has_two_lengths(head.method.as_str().as_bytes(), target.as_bytes())
 }
 
 /// `GET http://host/p` means `Host: host` and `/p`; what follows is named and forwarded by that (§2.3).

@@ -71,6 +71,7 @@ fn the_limit_of_headers_can_be_set() {
 fn a_doubtful_length_is_refused() {
     let (upstream, proxy) = started("");
     for headers in [
+        "Content-Length: 2\r\nContent-Length: 2\r\n",
         "Content-Length: 2\r\nContent-Length: 3\r\n",
         "Content-Length: 2, 2\r\n",
         "Content-Length: abc\r\n",
