@@ -94,6 +94,25 @@ fn control_can_be_taken_away() {
     assert_eq!(proxy.page("/admin/ping").status, 200);
 }
 
+/// Config §4: the lists come before, and after, the categories.
+#[test]
+fn pages_can_be_listed_as_allowed_or_not() {
+    let security = r#"security: {diagnosticsEnabled: false, pathWhitelist: ["^/admin/ping$", "/bound-names.*"], pathBlacklist: ["/config[.]json"]}"#;
+    let proxy = Setup::router("dtab: /svc => /nowhere").admin(&format!("{security}, workerThreads: 1")).start();
+    for (path, status) in [
+        ("/admin/ping", 200),
+        ("/bound-names.json", 200),
+        ("/client_state.json", 404),
+        ("/config.json", 404),
+        ("/admin/metrics.json", 200),
+        ("/admin/metrics/prometheus", 404),
+    ] {
+        let reply = proxy.page(path);
+        assert_eq!(reply.status, status, "{path}");
+        assert!(status == 200 || reply.body.is_empty(), "{path}");
+    }
+}
+
 /// §14: `/client_state.json` and `/bound-names.json`.
 #[test]
 fn clients_and_names_are_listed() {

@@ -1,9 +1,9 @@
 //! Several endpoints behind a name (§8).
 
-use l5d_testkit::Upstream;
+use l5d_testkit::{Upstream, wait_until};
 use tempfile::TempDir;
 
-use crate::proxy::{Proxy, Setup, ok};
+use crate::proxy::{Proxy, Setup, ok, statuses};
 
 /// A proxy that finds these upstreams under one name, and the folder of that name.
 fn balanced(upstreams: &[&Upstream], weights: &[&str], balancer: &str) -> (Proxy, TempDir) {
@@ -62,4 +62,57 @@ fn weights_share_the_traffic() {
     let [few, many] = upstreams.each_ref().map(|upstream| upstream.requests().len());
     // 40 expected, of a deviation of 6: out of bounds once in some ten thousand runs.
     assert!(few + many == 400 && (16..=64).contains(&few), "{few} and {many}");
+}
+
+/// Config §14: `minAperture`, and the load at which an aperture widens.
+#[test]
+fn an_aperture_is_as_wide_as_configured() {
+    for keys in ["minAperture: 2", "smoothWindowMs: 1, highLoad: 0.1, lowLoad: 0.01"] {
+        let upstreams = [ok(), ok()];
+        let (proxy, _files) = balanced(&upstreams.each_ref(), &["", ""], &format!("aperture, {keys}"));
+        ask(&proxy, 60);
+        let used = upstreams.each_ref().map(|upstream| upstream.requests().len());
+        assert!(used.iter().all(|used| *used >= 10), "{keys}: {used:?}");
+    }
+}
+
+/// §8: `enableProbation` keeps addresses that discovery has taken away, as long as they are healthy.
+#[test]
+fn on_probation_an_address_stays() {
+    for (keys, stays) in [("roundRobin, enableProbation: true", true), ("roundRobin", false)] {
+        let upstreams = [ok(), ok()];
+        let (proxy, files) = balanced(&upstreams.each_ref(), &["", ""], keys);
+        ask(&proxy, 4);
+        let [kept, removed] = &upstreams;
+        std::fs::write(files.path().join("foo"), format!("127.0.0.1 {}\n", kept.port()))
+            .expect("a file can be written");
+        wait_until("the address to be gone", || {
+            !proxy.page("/client_state.json").text().contains(&removed.port().to_string())
+        });
+        let before = removed.requests().len();
+        ask(&proxy, 10);
+        assert_eq!(removed.requests().len() - before, if stays { 5 } else { 0 }, "{keys}");
+    }
+}
+
+/// §9: the policies by shares of success.
+#[test]
+fn too_low_a_share_of_successes_takes_an_endpoint_out() {
+    let failing = statuses(&[500]);
+    let backoff = "backoff: {kind: constant, ms: 600000}";
+    let accrual = |keys: &str| format!("client: {{failureAccrual: {{kind: io.l5d.{keys}, {backoff}}}}}");
+    let client = format!("client/$/inet/127.1/{}", failing.port());
+    let removals = format!("{client}/failure_accrual/removals");
+    let proxy = Setup::to(&failing).and(&accrual("successRate, successRate: 0.9, requests: 10")).start();
+    for sent in 1..=10 {
+        assert_eq!(proxy.get("foo", "/").status, 500);
+        assert_eq!(proxy.count(&removals), u64::from(sent == 10), "after {sent} requests");
+    }
+    assert_eq!(proxy.count(&format!("{client}/failure_accrual/removed_for_ms")), 600_000);
+    // The window has to go by first, and five requests have to come in it.
+    let proxy = Setup::to(&failing).and(&accrual("successRateWindowed, successRate: 0.9, window: 1")).start();
+    wait_until("the endpoint to be taken out", || {
+        assert_eq!(proxy.get("foo", "/").status, 500);
+        proxy.count(&removals) == 1
+    });
 }

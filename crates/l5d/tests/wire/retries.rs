@@ -1,6 +1,7 @@
 //! Which requests are sent again, and how often (§10.1, §10.2).
 
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use l5d_testkit::{Response, Upstream};
 
@@ -62,6 +63,19 @@ fn idempotent_requests_are_sent_again() {
         _ => (*method, 200, 2),
     });
     assert_eq!(outcomes(&proxy, &upstream, METHODS), expected.collect::<Vec<_>>());
+}
+
+/// Config §11.1: the pause before a retry.
+#[test]
+fn a_jittered_backoff_waits_between_its_bounds() {
+    let upstream = fails_each_once();
+    let service = "service: {responseClassifier: {kind: io.l5d.http.retryableRead5XX}, \
+                   retries: {backoff: {kind: jittered, minMs: 50, maxMs: 60}}}";
+    let proxy = Setup::to(&upstream).and(service).start();
+    let began = Instant::now();
+    assert_eq!(proxy.get("foo", "/").status, 200);
+    assert!(began.elapsed() >= Duration::from_millis(50));
+    assert_eq!(upstream.requests().len(), 2);
 }
 
 /// §10.1: the other kinds.
@@ -148,7 +162,7 @@ fn retries_wait_for_their_backoff() {
              retries: {backoff: {kind: constant, ms: 100}}}",
         )
         .start();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     assert_eq!(proxy.get("foo", "/").status, 200);
     assert!(began.elapsed().as_millis() >= 200, "{:?}", began.elapsed());
     assert_eq!(upstream.requests().len(), 3);

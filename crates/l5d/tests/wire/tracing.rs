@@ -42,7 +42,8 @@ fn the_log_has_linkerds_lines_in_the_order_of_events() {
         let lines = output.lines().filter_map(|line| Some(line.rsplit_once("] ")?.1.to_owned()));
         lines.collect()
     };
-    wait_until("the request to be logged", || lines().len() > 30);
+    // The client's and, last of all, the server's.
+    wait_until("the request to be logged", || lines().iter().filter(|line| *line == "WireSend").count() == 2);
     let events: Vec<String> = lines()
         .into_iter()
         .filter(|line| !line.contains('(') || line.starts_with("BinaryAnnotation(l5d.success"))
