@@ -385,11 +385,11 @@ const STACK: &[Row] = &[
     Row("thread_usage/requests/per_thread/*", C, "thread_requests", N, &["thread"], "Requests by the thread that took them",
         &[When(SERVERS, "a request is taken")]),
     Row("thread_usage/requests/mean", G, "thread_requests_mean", N, &[], "Mean of the last minute's requests per thread",
-        &[When(SERVER, "a request is taken"), Slow(ADMIN, "a minute ends", "a_minute_tells_how_evenly_threads_were_used")]),
+        &[Slow(SERVER, "a minute ends", "a_minute_tells_how_evenly_workers_were_used"), Slow(ADMIN, "a minute ends", "a_minute_tells_how_evenly_threads_were_used")]),
     Row("thread_usage/requests/stddev", G, "thread_requests_stddev", N, &[], "Standard deviation of the last minute's requests per thread",
-        &[When(SERVER, "a request is taken"), Slow(ADMIN, "a minute ends", "a_minute_tells_how_evenly_threads_were_used")]),
+        &[Slow(SERVER, "a minute ends", "a_minute_tells_how_evenly_workers_were_used"), Slow(ADMIN, "a minute ends", "a_minute_tells_how_evenly_threads_were_used")]),
     Row("thread_usage/requests/relative_stddev", G, "thread_requests_relative_stddev", N, &[], "The same, as a share of the mean",
-        &[When(SERVER, "a request is taken"), Slow(ADMIN, "a minute ends", "a_minute_tells_how_evenly_threads_were_used")]),
+        &[Slow(SERVER, "a minute ends", "a_minute_tells_how_evenly_workers_were_used"), Slow(ADMIN, "a minute ends", "a_minute_tells_how_evenly_threads_were_used")]),
 ];
 
 /// What a router measures besides.

@@ -18,7 +18,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -112,31 +112,51 @@ impl ThreadUsage {
         let requests = scope.scope("thread_usage").scope("requests");
         let threads = requests.scope("per_thread");
         let per_thread: Vec<_> = (0..workers).map(|i| threads.counter(&format!("worker-{i}"))).collect();
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        let moments = {
-            let counters = per_thread.clone();
-            move || {
-                let n = counters.len() as f64;
-                let values = counters.iter().map(|c| c.value() as f64);
-                let mean = values.clone().sum::<f64>() / n;
-                let variance = values.map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-                (mean, variance.sqrt())
-            }
+        let minute = Arc::new(Mutex::new(Minute::new(&per_thread, Instant::now())));
+        let gauge = |name, at: usize| {
+            let minute = Arc::clone(&minute);
+            requests.gauge(name, move || minute.lock().unwrap_or_else(PoisonError::into_inner).told(Instant::now())[at])
         };
-        let (a, b) = (moments.clone(), moments.clone());
-        Self {
-            _gauges: [
-                requests.gauge("mean", move || moments().0),
-                requests.gauge("stddev", move || a().1),
-                requests.gauge("relative_stddev", move || {
-                    let (mean, stddev) = b();
-                    if mean == 0.0 { 0.0 } else { stddev / mean }
-                }),
-            ],
-            per_thread,
-        }
+        Self { _gauges: [gauge("mean", 0), gauge("stddev", 1), gauge("relative_stddev", 2)], per_thread }
     }
 }
+
+/// The workers' requests of one minute after the other, as Finagle's `ThreadUsage` tells of them: a minute's numbers stand
+/// until the next one has gone by, which is noticed by whoever asks.
+struct Minute {
+    per_thread: Vec<Counter>,
+    began: Instant,
+    /// The counts at its beginning.
+    from: Vec<u64>,
+    /// Mean, standard deviation and their ratio in the minute before.
+    told: [f64; 3],
+}
+
+impl Minute {
+    fn new(per_thread: &[Counter], now: Instant) -> Self {
+        let from = per_thread.iter().map(Counter::value).collect();
+        Self { per_thread: per_thread.to_vec(), began: now, from, told: [0.0; 3] }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "gauges")]
+    fn told(&mut self, now: Instant) -> [f64; 3] {
+        let passed = now.saturating_duration_since(self.began);
+        if passed >= MINUTE {
+            let counts: Vec<u64> = self.per_thread.iter().map(Counter::value).collect();
+            // Where nobody asked for longer, it is a minute's share of that time.
+            let share = MINUTE.as_secs_f64() / passed.as_secs_f64();
+            let requests = counts.iter().zip(&self.from).map(|(now, from)| (now - from) as f64 * share);
+            let n = counts.len() as f64;
+            let mean = requests.clone().sum::<f64>() / n;
+            let stddev = (requests.map(|count| (count - mean).powi(2)).sum::<f64>() / n).sqrt();
+            self.told = [mean, stddev, if mean == 0.0 { 0.0 } else { stddev / mean }];
+            (self.began, self.from) = (now, counts);
+        }
+        self.told
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a connection knows about itself.
 #[derive(Clone, Debug)]
@@ -520,5 +540,27 @@ impl<'a> Permit<'a> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_tells_how_evenly_workers_were_used() {
+        let tree = l5d_telemetry::MetricsTree::new();
+        let counters = ["a", "b"].map(|name| tree.scope("threads").counter(name));
+        let begun = Instant::now();
+        let mut minute = Minute::new(&counters, begun);
+        counters[0].add(1);
+        counters[1].add(3);
+        assert_eq!(minute.told(begun + MINUTE / 2), [0.0; 3], "nothing before it ends");
+        assert_eq!(minute.told(begun + MINUTE), [2.0, 1.0, 0.5]);
+        counters[0].add(4);
+        assert_eq!(minute.told(begun + MINUTE * 3 / 2), [2.0, 1.0, 0.5], "until the next one has ended");
+        // Asked after two minutes: two requests in each.
+        assert_eq!(minute.told(begun + 3 * MINUTE), [1.0, 1.0, 1.0]);
+        assert_eq!(minute.told(begun + 4 * MINUTE), [0.0; 3]);
     }
 }
