@@ -11,6 +11,19 @@ use crate::tree::{Place, Shared};
 /// What a gauge asks.
 pub(crate) type Read = Arc<dyn Fn() -> f64 + Send + Sync>;
 
+/// Asks a gauge's functions, with no lock held, and adds them up with its level. `None` when one of them panicked: then
+/// nothing is known of the gauge, and it is left out and counted in
+/// [`MetricsTree::panics`](crate::MetricsTree::panics).
+pub(crate) fn ask<'a>(tree: &Shared, reads: impl IntoIterator<Item = &'a Read>, level: f64) -> Option<f64> {
+    // Whatever a function has left half done is its owner's, who will see it again by calling it himself.
+    let asked = std::panic::AssertUnwindSafe(|| reads.into_iter().fold(level, |sum, read| sum + read()));
+    let value = std::panic::catch_unwind(asked);
+    if value.is_err() {
+        tree.panicked();
+    }
+    value.ok()
+}
+
 /// Keeps a gauge registered.
 #[must_use = "the gauge is gone when its guard is dropped"]
 pub struct GaugeGuard {

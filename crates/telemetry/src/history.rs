@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::gauge::{GaugeGuard, Read};
+use crate::gauge::{GaugeGuard, Read, ask};
 use crate::history::entry::{Entry, Gone, Kept, Sampling, Scratch, Sums, Time};
 use crate::tree::{MetricsTree, Place, Shape, Shared};
 
@@ -237,7 +237,9 @@ impl History {
             drop(shape);
             // Registrations of one name add up.
             for one in asked.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-                entries[one[0].0].answered(one[0].1, one.iter().map(|(.., read)| read()).sum());
+                if let Some(value) = ask(&self.tree, one.iter().map(|(.., read)| read), 0.0) {
+                    entries[one[0].0].answered(one[0].1, value);
+                }
             }
             asked.clear();
             for entry in entries.iter_mut() {

@@ -57,8 +57,9 @@ impl Scope {
         Stat::new(Shared::stat(&self.tree, self.place, name))
     }
 
-    /// Registers a gauge called `name`. Its value is what all registrations of the name and its level, if it has one, add
-    /// up to. `read` is called by whoever looks, with no lock held; it should be quick and must not panic.
+    /// Registers a gauge called `name`. Its value is what all registrations of the name and its level, if it has one,
+    /// add up to. `read` is called by whoever looks, with no lock held, and should be quick. When it panics the gauge
+    /// is left out, and counted in [`MetricsTree::panics`](crate::MetricsTree::panics).
     pub fn gauge(&self, name: &str, read: impl Fn() -> f64 + Send + Sync + 'static) -> GaugeGuard {
         Shared::gauge(&self.tree, self.place, name, Arc::new(read))
     }

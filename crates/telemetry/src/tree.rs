@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     free_stats: Mutex<Vec<u32>>,
     pushers: Mutex<Vec<Weak<Mutex<Unsent>>>>,
     collisions: AtomicU64,
+    /// Gauges that panicked when they were asked.
+    panics: AtomicU64,
     ceiling: Ceiling,
     expired: Expired,
     exemplars: Exemplars,
@@ -160,6 +162,7 @@ impl MetricsTree {
             free_stats: Mutex::default(),
             pushers: Mutex::default(),
             collisions: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
             ceiling: Ceiling::none(),
             expired: Expired::default(),
             exemplars: Exemplars::default(),
@@ -199,6 +202,11 @@ impl MetricsTree {
     /// How often a name was asked for that a metric of another kind had, or two metrics came to one name on the wire.
     pub fn collisions(&self) -> u64 {
         self.shared.collisions.load(Ordering::Relaxed)
+    }
+
+    /// How often a gauge's function panicked when a face asked it. The page was written without that gauge.
+    pub fn panics(&self) -> u64 {
+        self.shared.panics()
     }
 
     /// Limits how many metrics there may be, and how many services or clients in one scope. Scopes of services and clients that
@@ -299,6 +307,14 @@ impl Shared {
 
     pub(crate) fn forget_exemplars(&self, stat: u64) {
         self.exemplars.forget(stat);
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
     }
 
     pub(crate) fn collided(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::gauge::ask;
 use crate::stat::StatRef;
 use crate::tree::{Metric, Place, Shared};
 use crate::walk::{Step, Walk};
@@ -60,7 +61,9 @@ pub(crate) fn visit(tree: &Arc<Shared>, root: Place, visitor: &mut dyn Visitor) 
                 }
                 match (value, &stat) {
                     (Some(MetricRef::Gauge(level)), _) => {
-                        visitor.metric(MetricRef::Gauge(reads.iter().fold(level, |sum, read| sum + read())));
+                        if let Some(value) = ask(tree, &reads, level) {
+                            visitor.metric(MetricRef::Gauge(value));
+                        }
                     }
                     (Some(value), _) => visitor.metric(value),
                     (None, Some(stat)) => visitor.metric(MetricRef::Stat(StatRef::new(stat))),

@@ -312,3 +312,13 @@ fn nothing_is_lost_or_doubled_whatever_happens_at_once() {
     let seen = seen(&tree);
     assert_eq!((seen.stats[0].2, seen.stats[0].3), (total, sum));
 }
+
+#[test]
+fn a_gauge_that_panics_is_left_out_and_counted() {
+    let tree = MetricsTree::new();
+    let _before = tree.root().gauge("a", || 1.0);
+    let _broken = tree.scope("s").gauge("g", || panic!("as a test wants it"));
+    let _after = tree.scope("s").gauge("h", || 2.0);
+    assert_eq!((page(&tree).as_str(), tree.panics()), ("a 1.0\ns:h 2.0\n", 1));
+    assert_eq!((seen(&tree).gauges, tree.panics()), (vec![("a".into(), 1.0), ("s|h".into(), 2.0)], 2));
+}

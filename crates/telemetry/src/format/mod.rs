@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::cells::Cells;
 use crate::collide::Wire;
-use crate::gauge::Read;
+use crate::gauge::{Read, ask};
 use crate::names::Name;
 use crate::stat::StatCell;
 use crate::tree::{Metric, Place, Role, Shared};
@@ -166,9 +166,10 @@ impl<F: Face> Page for Writer<F> {
             match self.walk(out, start) {
                 Pause::Full => return true,
                 Pause::Gauge(level) => {
-                    let value = self.reads.iter().fold(level, |sum, read| sum + read());
+                    if let Some(value) = ask(&self.tree, &self.reads, level) {
+                        self.face.gauge(value, out);
+                    }
                     self.reads.clear();
-                    self.face.gauge(value, out);
                     unmark(&mut self.face, &mut self.marked);
                 }
                 Pause::Done => {

@@ -15,7 +15,7 @@ use crate::collide::{Kind, Wire};
 use crate::format::prometheus::Prometheus;
 use crate::format::survey::Survey;
 use crate::format::{Face, Page};
-use crate::gauge::Read;
+use crate::gauge::{Read, ask};
 use crate::tree::{Metric, MetricsTree, Place, Role, Shared};
 
 /// The page of a tree.
@@ -227,9 +227,10 @@ impl Typed {
                 let level = gauge.level_value(&cells);
                 self.reads.extend(gauge.reads.iter().map(|(_, read)| read.clone()));
                 drop((cells, shape));
-                let value = self.reads.iter().fold(level, |sum, read| sum + read());
+                if let Some(value) = ask(&self.tree, &self.reads, level) {
+                    face.gauge(value, out);
+                }
                 self.reads.clear();
-                face.gauge(value, out);
             }
             _ => {}
         }

@@ -28,7 +28,7 @@ use crate::exemplar::Exemplar;
 use crate::expired::{EXPIRED, Folded};
 use crate::format::Page;
 use crate::format::survey::Survey;
-use crate::gauge::Read;
+use crate::gauge::{Read, ask};
 use crate::tree::{Metric, MetricsTree, Place, Shared};
 
 pub use self::bounds::Buckets;
@@ -353,9 +353,10 @@ impl Modern {
             }
             drop((cells, shape));
             if let Some(level) = level {
-                let value = self.reads.iter().fold(level, |sum, read| sum + read());
+                if let Some(value) = ask(&self.tree, &self.reads, level) {
+                    self.encode.gauge(family.unit, value, out);
+                }
                 self.reads.clear();
-                self.encode.gauge(family.unit, value, out);
             }
         }
     }
@@ -372,6 +373,7 @@ impl Modern {
         #[rustfmt::skip]
         let own = [
             ("l5d_telemetry_collisions", Kind::Counter, "Times two metrics came to one name in some format, or one name was asked for as two kinds.", one(collisions)),
+            ("l5d_telemetry_panics", Kind::Counter, "Times a gauge panicked when it was asked; it is left out of the page.", one(self.tree.panics())),
             ("l5d_telemetry_series", Kind::Gauge, "Metrics in the tree.", one(series)),
             ("l5d_telemetry_series_limit", Kind::Gauge, "Metrics that may be in the tree: maxSeries.", one(limit)),
             ("l5d_telemetry_overflows", Kind::Counter, "Names that were counted as (overflow) because a limit of series was reached, by router and the label that grew.", all),
