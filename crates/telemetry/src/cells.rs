@@ -8,41 +8,39 @@
 //! Who writes: a worker's cell, its thread, while the worker lives. The base, anybody. Zeroing a slot for reuse, whoever
 //! drops the last handle: then no writer is left, and whoever gets the slot next gets it through the tree's lock.
 //! Folding a finished worker into the base happens under the write lock of `Cells`, so that a reader, who holds its read
-//! lock, sees a count in one place or in the other.
+//! lock, sees a count in one place or in the other. A worker takes that lock to put a larger table in place of its own.
 //!
 //! Relaxed is enough everywhere but for the last handle's drop: a count has no companion that it must agree with.
 //!
-//! What it costs: `add` looks up a thread-local, compares the tree, checks two bounds, loads and stores. Pages hold 1024
-//! slots and come as a worker first meets them; per counter that is 12 bytes here and 8 more per worker that uses its
-//! page. How a worker finds its cell is known to `Slot::add`, `Local` and `Cells::sum` only: a table without pages (the
-//! owner may move it under the write lock, being the only writer) or a thread-local without a `RefCell` needs no other
-//! change.
+//! What it costs: a counter has 4 bytes here, 8 in the table of each worker, and 8 more when it shares a page of 1024
+//! with one that a thread counted which was no worker. How a thread finds its own table is `lane.rs`, the tables are
+//! `table.rs`; `proofs.rs` has loom try what happens when readers, ticks and ends of threads meet.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
-
-use crossbeam_utils::CachePadded;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use crate::histogram::Histogram;
+use crate::lane::{self, Serial};
 use crate::stat::StatCell;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard};
+use crate::table::{CellTable, StatTable};
 use crate::tree::Shared;
 
 /// Slots in a page.
+#[cfg(not(loom))]
 const PAGE: usize = 1024;
+#[cfg(loom)]
+const PAGE: usize = 2;
 
 /// The shared side of a page of slots: what threads that are no workers counted, what finished workers left, and how
 /// many handles each slot has. A handle holds its page, so it can be written after the tree is gone.
 pub(crate) struct SlotPage {
     tree: Weak<Shared>,
     first: u32,
-    base: Box<[AtomicU64]>,
+    base: OnceLock<Box<[AtomicU64]>>,
     handles: Box<[AtomicU32]>,
 }
-
-/// One worker's cells for a page of slots; padded so that no other thread's memory shares its first or last line.
-type CellPage = CachePadded<[AtomicU64; PAGE]>;
 
 /// Every cell of a tree.
 #[derive(Default)]
@@ -54,30 +52,33 @@ pub(crate) struct Cells {
     next_worker: u64,
 }
 
-/// The reader's view of a worker's table; the worker has its own list of the same pages.
+/// The reader's view of a worker's tables.
 struct Worker {
     number: u64,
-    pages: Vec<Option<Arc<CellPage>>>,
-    histograms: Vec<Option<Arc<Histogram>>>,
+    cells: Arc<CellTable>,
+    stats: Arc<StatTable>,
 }
 
 /// The worker's own view, in its thread.
-struct Local {
+pub(crate) struct Local {
     tree: Arc<Shared>,
     number: u64,
-    pages: Vec<Option<Arc<CellPage>>>,
-    histograms: Vec<Option<Arc<Histogram>>>,
+    cells: Arc<CellTable>,
+    stats: Arc<StatTable>,
 }
 
+/// The trees that a thread is a worker of. Almost always one; the last entered has the lane.
+struct Locals(Vec<Local>);
+
 thread_local! {
-    /// The trees this thread is a worker of. Almost always one; the last entered is the one that is fast.
-    static WORKER: RefCell<Vec<Local>> = const { RefCell::new(Vec::new()) };
+    static WORKER: RefCell<Locals> = const { RefCell::new(Locals(Vec::new())) };
 }
 
 /// A reference to a slot; the last one returns it for reuse.
 pub(crate) struct Slot {
     page: Arc<SlotPage>,
-    number: u32,
+    /// Its number, as `lane.rs` wants it.
+    key: usize,
 }
 
 /// While this lives, handles of its tree that are used on this thread write to cells of the thread's own. Dropping it
@@ -91,38 +92,54 @@ pub struct WorkerGuard {
 }
 
 impl Slot {
+    fn new(page: Arc<SlotPage>, serial: Serial, number: u32) -> Self {
+        Self { page, key: serial.key::<AtomicU64>(number) }
+    }
+
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        let worked = WORKER.try_with(|w| {
-            let mut w = w.borrow_mut();
-            match w.last_mut() {
-                Some(local) if std::ptr::eq(Arc::as_ptr(&local.tree), self.page.tree.as_ptr()) => {
-                    local.add(self.number as usize, n);
-                    true
-                }
-                _ => false,
-            }
-        });
-        if worked != Ok(true) {
-            self.page.base[self.number as usize % PAGE].fetch_add(n, Ordering::Relaxed);
+        if !lane::count(self.key, n) {
+            self.add_slowly(n);
         }
+    }
+
+    /// The thread's table is too short, or it is no worker of this tree.
+    #[cold]
+    #[inline(never)]
+    fn add_slowly(&self, n: u64) {
+        // So that the compiler hands over `self` as it is, and not its fields, loaded before it is known that they are
+        // needed.
+        std::hint::black_box(self);
+        let grown = Locals::with_lane_of(&self.page.tree, |local| local.grow_cells(self.number()));
+        if grown.is_none() || !lane::count(self.key, n) {
+            self.add_shared(n);
+        }
+    }
+
+    fn add_shared(&self, n: u64) {
+        self.page.base()[self.at()].fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn value(&self) -> u64 {
         match self.page.tree.upgrade() {
-            Some(tree) => tree.cells().sum(self.number),
-            None => self.page.base[self.number as usize % PAGE].load(Ordering::Relaxed),
+            Some(tree) => tree.cells().sum(self.number()),
+            None => self.page.base.get().map_or(0, |base| base[self.at()].load(Ordering::Relaxed)),
         }
     }
 
     pub(crate) fn number(&self) -> u32 {
-        self.number
+        self.page.first + self.at() as u32
+    }
+
+    /// The place in its page, which begins at a multiple of its length.
+    fn at(&self) -> usize {
+        self.key / size_of::<AtomicU64>() % PAGE
     }
 
     /// Whether this is the only handle.
     pub(crate) fn is_last(&self) -> bool {
         // Acquire: what the other handles wrote comes before.
-        self.page.handles[self.number as usize % PAGE].load(Ordering::Acquire) == 1
+        self.page.handles[self.at()].load(Ordering::Acquire) == 1
     }
 
     /// One more handle of a slot that has one.
@@ -134,94 +151,162 @@ impl Slot {
 
     /// Counts one more handle, which is [`adopt`](Self::adopt)ed by its number later. Until then the tree keeps it.
     pub(crate) fn hold(&self) -> u32 {
-        self.page.handles[self.number as usize % PAGE].fetch_add(1, Ordering::Relaxed);
-        self.number
+        self.page.handles[self.at()].fetch_add(1, Ordering::Relaxed);
+        self.number()
     }
 
     /// The handle that was [held](Self::hold) by its number.
     pub(crate) fn adopt(tree: &Shared, number: u32) -> Self {
-        Self { page: tree.cells().slots[number as usize / PAGE].clone(), number }
+        Self::new(tree.cells().slots[number as usize / PAGE].clone(), tree.serial(), number)
     }
 }
 
 impl Clone for Slot {
     fn clone(&self) -> Self {
-        Self { page: self.page.clone(), number: self.hold() }
+        self.hold();
+        Self { page: self.page.clone(), key: self.key }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         // Release, then Acquire by the last one: what the other handles wrote comes before the zeroing.
-        if self.page.handles[self.number as usize % PAGE].fetch_sub(1, Ordering::AcqRel) == 1
+        if self.page.handles[self.at()].fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(tree) = self.page.tree.upgrade()
         {
-            tree.cells().zero(self.number);
-            tree.free_slots().push(self.number);
+            tree.cells().zero(self.number());
+            tree.free_slots().push(self.number());
         }
+    }
+}
+
+impl SlotPage {
+    fn base(&self) -> &[AtomicU64] {
+        self.base.get_or_init(|| std::iter::repeat_with(AtomicU64::default).take(PAGE).collect())
+    }
+}
+
+impl Locals {
+    /// Calls `f` with what this thread has of the tree, if its lane is that tree's; afterwards the lane has the tables
+    /// that `f` may have changed.
+    fn with_lane_of<T>(tree: &Weak<Shared>, f: impl FnOnce(&mut Local) -> T) -> Option<T> {
+        let worked = WORKER.try_with(|locals| {
+            // An allocator that counts may come here while this thread is here already.
+            let mut locals = locals.try_borrow_mut().ok()?;
+            let local =
+                locals.0.last_mut().filter(|l| l.has_lane() && std::ptr::eq(Arc::as_ptr(&l.tree), tree.as_ptr()))?;
+            // What counts meanwhile, as an allocator may, must not count in a table that is being copied or freed.
+            lane::leave();
+            let out = f(local);
+            locals.set_lane();
+            Some(out)
+        });
+        worked.ok().flatten()
+    }
+
+    /// Gives the thread's lane to the last local.
+    #[expect(unsafe_code, reason = "the lane is told whose tables it leads to")]
+    fn set_lane(&self) {
+        match self.0.last() {
+            // SAFETY: the local keeps the tables, and stays in this list until `take` or `drop`, both of which set the
+            // lane anew before it goes; tables are changed by `with_lane_of` only, which does the same. Only the thread
+            // whose lane it is makes tables with its number and writes to them; `fold`, which takes histograms, comes
+            // after `take`. A histogram is freed by `unlist_stat` when no handle of its stat is left.
+            Some(local) if local.has_lane() => unsafe { lane::enter(local.tree.serial(), &local.cells, &local.stats) },
+            _ => lane::leave(),
+        }
+    }
+
+    fn put(&mut self, local: Local) {
+        self.0.push(local);
+        self.set_lane();
+    }
+
+    fn take(&mut self, tree: &Arc<Shared>, number: u64) -> Option<Local> {
+        let at = self.0.iter().position(|l| l.number == number && Arc::ptr_eq(&l.tree, tree))?;
+        let local = self.0.remove(at);
+        self.set_lane();
+        Some(local)
+    }
+}
+
+impl Drop for Locals {
+    /// The thread ends, and a guard was forgotten: what is dropped after this still may count.
+    fn drop(&mut self) {
+        lane::leave();
     }
 }
 
 impl Local {
-    #[inline]
-    fn add(&mut self, slot: usize, n: u64) {
-        if let Some(Some(page)) = self.pages.get(slot / PAGE) {
-            let cell = &page[slot % PAGE];
-            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-        } else {
-            self.grow(slot / PAGE);
-            self.add(slot, n);
-        }
+    pub(crate) fn enter(tree: &Arc<Shared>) -> Self {
+        let (cells, stats) = (Arc::new(CellTable::new()), Arc::new(StatTable::new()));
+        let number = tree.change_cells(|all| {
+            all.next_worker += 1;
+            all.workers.push(Worker { number: all.next_worker, cells: cells.clone(), stats: stats.clone() });
+            all.next_worker
+        });
+        Self { tree: tree.clone(), number, cells, stats }
     }
 
-    #[cold]
-    fn grow(&mut self, page: usize) {
-        let new = Arc::new(CachePadded::new([const { AtomicU64::new(0) }; PAGE]));
-        put(&mut self.pages, page, new.clone());
-        self.tree.change_cells(|cells| {
-            let worker = cells.workers.iter_mut().find(|w| w.number == self.number);
-            put(&mut worker.expect("a worker is listed while its guard lives").pages, page, new);
+    fn has_lane(&self) -> bool {
+        self.tree.serial().has_lanes()
+    }
+
+    /// Sees to it that a slot has a cell.
+    pub(crate) fn grow_cells(&mut self, slot: u32) {
+        if (slot as usize) < self.cells.cells().len() {
+            return;
+        }
+        self.replace_cells(slot);
+    }
+
+    pub(crate) fn replace_cells(&mut self, slot: u32) {
+        self.tree.change_cells(|all| {
+            // Under the lock, as somebody may be zeroing a slot.
+            self.cells = Arc::new(self.cells.with(slot as usize));
+            all.worker(self.number).cells = self.cells.clone();
         });
     }
 
-    /// This worker's buckets of a stat.
-    #[inline]
-    fn histogram(&mut self, stat: &StatCell) -> &Histogram {
-        let number = stat.number() as usize;
-        // A number is used again after its stat is gone, and this list isn't told; the serial tells.
-        let known = matches!(self.histograms.get(number), Some(Some(h)) if h.serial() == stat.serial());
-        if !known {
-            self.meet(stat);
+    /// Sees to it that a stat has buckets.
+    pub(crate) fn meet(&mut self, stat: u32) {
+        if stat as usize >= self.stats.entries().len() {
+            self.replace_stats(stat);
         }
-        self.histograms[number].as_ref().expect("met above")
+        let entry = &self.stats.entries()[stat as usize];
+        if entry.histogram.load(Ordering::Relaxed).is_null() {
+            entry.set(Histogram::new());
+        }
     }
 
-    #[cold]
-    fn meet(&mut self, stat: &StatCell) {
-        let number = stat.number() as usize;
-        let new = Arc::new(Histogram::new(stat.serial()));
-        put(&mut self.histograms, number, new.clone());
-        self.tree.change_cells(|cells| {
-            let worker = cells.workers.iter_mut().find(|w| w.number == self.number);
-            put(&mut worker.expect("a worker is listed while its guard lives").histograms, number, new);
+    pub(crate) fn replace_stats(&mut self, stat: u32) {
+        self.tree.change_cells(|all| {
+            // Under the lock, as somebody may be reading, or freeing a stat's histogram.
+            self.stats = Arc::new(self.stats.with(stat as usize));
+            all.worker(self.number).stats = self.stats.clone();
         });
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn cell(&self, slot: u32) -> &AtomicU64 {
+        &self.cells.cells()[slot as usize]
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn entry(&self, stat: u32) -> &crate::table::Entry {
+        &self.stats.entries()[stat as usize]
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn leave(self) {
+        drop(self.tree.change_cells(|cells| cells.fold(self.number)));
     }
 }
 
-/// Adds a sample in this thread's own buckets; false when the thread is no worker of the stat's tree.
-#[inline]
-pub(crate) fn record(stat: &StatCell, value: u64) -> bool {
-    let worked = WORKER.try_with(|w| {
-        let mut w = w.borrow_mut();
-        match w.last_mut() {
-            Some(local) if std::ptr::eq(Arc::as_ptr(&local.tree), stat.tree().as_ptr()) => {
-                local.histogram(stat).record_alone(value);
-                true
-            }
-            _ => false,
-        }
-    });
-    worked == Ok(true)
+/// Adds a sample in this thread's own buckets of a stat that it hasn't met; false when the thread is no worker of its
+/// tree.
+pub(crate) fn meet(stat: &StatCell, key: usize, value: u64) -> bool {
+    Locals::with_lane_of(stat.tree(), |local| local.meet(stat.number())).is_some() && lane::sample(key, value)
 }
 
 impl Cells {
@@ -229,10 +314,10 @@ impl Cells {
     #[inline]
     pub(crate) fn sum(&self, slot: u32) -> u64 {
         let (page, at) = (slot as usize / PAGE, slot as usize % PAGE);
-        let mut sum = self.slots[page].base[at].load(Ordering::Relaxed);
+        let mut sum = self.slots[page].base.get().map_or(0, |base| base[at].load(Ordering::Relaxed));
         for worker in &self.workers {
-            if let Some(Some(cells)) = worker.pages.get(page) {
-                sum = sum.wrapping_add(cells[at].load(Ordering::Relaxed));
+            if let Some(cell) = worker.cells.cells().get(slot as usize) {
+                sum = sum.wrapping_add(cell.load(Ordering::Relaxed));
             }
         }
         sum
@@ -241,13 +326,25 @@ impl Cells {
     /// What is written of a stat, wherever it is.
     pub(crate) fn histograms<'a>(&'a self, stat: &'a StatCell) -> impl Iterator<Item = &'a Histogram> + Clone {
         let number = stat.number() as usize;
-        let workers = self.workers.iter().filter_map(move |w| w.histograms.get(number)?.as_deref());
-        stat.base().into_iter().chain(workers.filter(|h| h.serial() == stat.serial()))
+        let workers = self.workers.iter().filter_map(move |w| w.stats.entries().get(number)?.histogram());
+        stat.base().into_iter().chain(workers)
     }
 
-    /// Every stat that is alive.
-    pub(crate) fn stats(&self) -> Vec<Arc<StatCell>> {
-        self.stats.iter().filter_map(Weak::upgrade).collect()
+    /// The stat with this number, if it is alive.
+    pub(crate) fn stat(&self, number: u32) -> Option<Arc<StatCell>> {
+        self.stats.get(number as usize)?.upgrade()
+    }
+
+    /// Takes the numbers of the stats that workers added samples to since this was called last. What is added from now
+    /// on is in the next call's; what a number was returned for can be read.
+    pub(crate) fn take_touched(&self, into: &mut Vec<u32>) {
+        for worker in &self.workers {
+            for (number, entry) in worker.stats.entries().iter().take(self.stats.len()).enumerate() {
+                if entry.take_touched() {
+                    into.push(number as u32);
+                }
+            }
+        }
     }
 
     /// Lists a new stat under its number.
@@ -262,20 +359,27 @@ impl Cells {
     /// Forgets a stat that nobody holds any more.
     pub(crate) fn unlist_stat(&mut self, number: u32) {
         self.stats[number as usize] = Weak::new();
-        for worker in &mut self.workers {
-            if let Some(histogram) = worker.histograms.get_mut(number as usize) {
-                *histogram = None;
+        for worker in &self.workers {
+            if let Some(entry) = worker.stats.entries().get(number as usize) {
+                drop(entry.clear());
             }
         }
     }
 
-    /// Only when no handle of the slot is left. A read lock does: it keeps folding away.
+    fn worker(&mut self, number: u64) -> &mut Worker {
+        let worker = self.workers.iter_mut().find(|w| w.number == number);
+        worker.expect("a worker is listed while its guard lives")
+    }
+
+    /// Only when no handle of the slot is left. A read lock does: it keeps folding and growing away.
     fn zero(&self, slot: u32) {
         let (page, at) = (slot as usize / PAGE, slot as usize % PAGE);
-        self.slots[page].base[at].store(0, Ordering::Relaxed);
+        if let Some(base) = self.slots[page].base.get() {
+            base[at].store(0, Ordering::Relaxed);
+        }
         for worker in &self.workers {
-            if let Some(Some(cells)) = worker.pages.get(page) {
-                cells[at].store(0, Ordering::Relaxed);
+            if let Some(cell) = worker.cells.cells().get(slot as usize) {
+                cell.store(0, Ordering::Relaxed);
             }
         }
     }
@@ -285,20 +389,20 @@ impl Cells {
     fn fold(&mut self, number: u64) -> Vec<Arc<StatCell>> {
         let Some(at) = self.workers.iter().position(|w| w.number == number) else { return Vec::new() };
         let worker = self.workers.swap_remove(at);
-        for (slots, cells) in self.slots.iter().zip(&worker.pages) {
-            let Some(cells) = cells else { continue };
-            for (base, cell) in slots.base.iter().zip(cells.iter()) {
+        for (page, cells) in self.slots.iter().zip(worker.cells.cells().chunks(PAGE)) {
+            for (at, cell) in cells.iter().enumerate() {
                 let n = cell.load(Ordering::Relaxed);
                 if n != 0 {
-                    base.fetch_add(n, Ordering::Relaxed);
+                    page.base()[at].fetch_add(n, Ordering::Relaxed);
                 }
             }
         }
         let mut kept = Vec::new();
-        for (stat, histogram) in self.stats.iter().zip(&worker.histograms) {
-            if let (Some(stat), Some(histogram)) = (stat.upgrade(), histogram) {
-                if histogram.serial() == stat.serial() {
-                    stat.base_or_new().absorb(histogram);
+        for (stat, entry) in self.stats.iter().zip(worker.stats.entries()) {
+            if let (Some(stat), Some(histogram)) = (stat.upgrade(), entry.clear()) {
+                stat.base_or_new().absorb(&histogram);
+                if entry.is_touched() {
+                    stat.touch_base();
                 }
                 kept.push(stat);
             }
@@ -312,6 +416,8 @@ impl Cells {
 pub(crate) struct CellStore {
     cells: RwLock<Cells>,
     free: Mutex<Vec<u32>>,
+    /// Stats whose shared buckets gained samples since the last tick took this.
+    touched: Mutex<Vec<u32>>,
 }
 
 impl CellStore {
@@ -323,8 +429,12 @@ impl CellStore {
         f(&mut self.cells.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn free_slots(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+    pub(crate) fn free_slots(&self) -> MutexGuard<'_, Vec<u32>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn touched(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -334,14 +444,14 @@ pub(crate) fn new_slot(tree: &Arc<Shared>) -> Slot {
     if let Some(number) = free {
         let page = tree.cells().slots[number as usize / PAGE].clone();
         page.handles[number as usize % PAGE].store(1, Ordering::Relaxed);
-        return Slot { page, number };
+        return Slot::new(page, tree.serial(), number);
     }
     let (page, number) = tree.change_cells(|cells| {
         let first = (cells.slots.len() * PAGE) as u32;
         let page = Arc::new(SlotPage {
             tree: Arc::downgrade(tree),
             first,
-            base: std::iter::repeat_with(AtomicU64::default).take(PAGE).collect(),
+            base: OnceLock::new(),
             handles: std::iter::repeat_with(AtomicU32::default).take(PAGE).collect(),
         });
         cells.slots.push(page.clone());
@@ -349,21 +459,16 @@ pub(crate) fn new_slot(tree: &Arc<Shared>) -> Slot {
     });
     page.handles[0].store(1, Ordering::Relaxed);
     tree.free_slots().extend((page.first + 1..page.first + PAGE as u32).rev());
-    Slot { page, number }
+    Slot::new(page, tree.serial(), number)
 }
 
 impl WorkerGuard {
     pub(crate) fn enter(tree: &Arc<Shared>) -> Self {
-        let already = WORKER.with_borrow(|w| w.iter().any(|l| Arc::ptr_eq(&l.tree, tree)));
+        let already = WORKER.with_borrow(|w| w.0.iter().any(|l| Arc::ptr_eq(&l.tree, tree)));
         let number = (!already).then(|| {
-            let number = tree.change_cells(|cells| {
-                cells.next_worker += 1;
-                let number = cells.next_worker;
-                cells.workers.push(Worker { number, pages: Vec::new(), histograms: Vec::new() });
-                number
-            });
-            let local = Local { tree: tree.clone(), number, pages: Vec::new(), histograms: Vec::new() };
-            WORKER.with_borrow_mut(|w| w.push(local));
+            let local = Local::enter(tree);
+            let number = local.number;
+            WORKER.with_borrow_mut(|w| w.put(local));
             number
         });
         Self { number, tree: tree.clone(), _not_send: PhantomData }
@@ -373,21 +478,10 @@ impl WorkerGuard {
 impl Drop for WorkerGuard {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        // First the thread forgets its table, so that nothing is written to it any more; then it is folded. If the
-        // thread's locals are gone already, so is the table.
-        let local = WORKER.try_with(|w| {
-            let mut w = w.borrow_mut();
-            let at = w.iter().position(|l| l.number == number && Arc::ptr_eq(&l.tree, &self.tree));
-            at.map(|at| w.remove(at))
-        });
+        // First the thread forgets its tables, so that nothing is written to them any more; then they are folded. If
+        // the thread's locals are gone already, so is its lane.
+        let local = WORKER.try_with(|w| w.borrow_mut().take(&self.tree, number));
         let kept = self.tree.change_cells(|cells| cells.fold(number));
         drop((kept, local));
     }
-}
-
-fn put<T>(list: &mut Vec<Option<T>>, at: usize, value: T) {
-    if list.len() <= at {
-        list.resize_with(at + 1, || None);
-    }
-    list[at] = Some(value);
 }

@@ -3,63 +3,64 @@
 //! A stat has one histogram per worker that recorded, written by that worker alone, and one shared by everybody else.
 //! Nothing is ever cleared: a window is the difference of two readings, so that no sample can fall between a reading
 //! and a clearing, as it could in Linkerd 1. Counts are 32 bits wide and wrap; readers take differences, which are right
-//! as long as fewer than 2^32 samples come to one bucket between two readings, and the roll in `stat.rs` widens them.
+//! as long as fewer than 2^32 samples come to one bucket between two readings, and `Seen` widens them.
 //!
-//! The count of a bucket is written before the sum, so a reading may see a sample's count and not yet its value; the next
-//! reading sees the rest. Nothing is lost, and count and percentiles always agree, being the same numbers.
+//! A sample is added to the sum first and counted then; a reader looks at the counts first. So what it finds counted is
+//! in the sum. It may find one sample of each thread in the sum that is not counted yet: that one is counted by the
+//! next reading, to which it adds nothing. Count and percentiles always agree, being the same numbers.
 //!
-//! What it costs: 16 bytes per block in a histogram, as a `OnceLock` has its own state, 256 bytes per block that was hit,
-//! per worker; and once per stat 512 bytes per block in `Seen`, whose counts are wide.
+//! What it costs: 264 bytes, and 256 per block that was hit, per worker; and once per stat, in `Seen`, 6 bytes per
+//! bucket that was ever hit.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ptr::null_mut;
 
 use crate::buckets::{BUCKETS, MAX_VALUE, index_of};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Buckets in a block: a little less than an octave.
-pub(crate) const BLOCK: usize = 64;
-/// Blocks that cover every bucket.
-pub(crate) const BLOCKS: usize = BUCKETS.div_ceil(BLOCK);
+pub(crate) const BLOCK: usize = if cfg!(loom) { 2 } else { 64 };
+/// Blocks that cover every bucket; loom's proofs do with the first two.
+pub(crate) const BLOCKS: usize = if cfg!(loom) { 1 } else { BUCKETS.div_ceil(BLOCK) };
+/// The next power of two, so that an index needs a mask and no check.
+const PLACES: usize = BLOCKS.next_power_of_two();
 
-type Block = Box<[AtomicU32; BLOCK]>;
+type Block = [AtomicU32; BLOCK];
 
 pub(crate) struct Histogram {
-    /// Which stat this belongs to: unlike its number, never used twice.
-    serial: u64,
     sum: AtomicU64,
-    blocks: [OnceLock<Block>; BLOCKS],
+    /// Null, or a block that this histogram owns until it is dropped.
+    blocks: [AtomicPtr<Block>; PLACES],
 }
 
 impl Histogram {
-    pub(crate) fn new(serial: u64) -> Self {
-        Self { serial, sum: AtomicU64::new(0), blocks: [const { OnceLock::new() }; BLOCKS] }
-    }
-
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial
+    pub(crate) fn new() -> Self {
+        Self { sum: AtomicU64::new(0), blocks: std::array::from_fn(|_| AtomicPtr::new(null_mut())) }
     }
 
     /// Adds a sample, from the only thread that writes here.
     #[inline]
     pub(crate) fn record_alone(&self, value: u64) {
+        let value = value.min(MAX_VALUE);
         let index = index_of(value);
         let bucket = &self.block(index / BLOCK)[index % BLOCK];
-        bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         let sum = self.sum.load(Ordering::Relaxed);
-        self.sum.store(sum.wrapping_add(value.min(MAX_VALUE)), Ordering::Relaxed);
+        self.sum.store(sum.wrapping_add(value), Ordering::Relaxed);
+        // Release: who sees the count sees the sum.
+        bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     /// Adds a sample, from any thread.
     pub(crate) fn record_shared(&self, value: u64) {
         let index = index_of(value);
-        self.block(index / BLOCK)[index % BLOCK].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value.min(MAX_VALUE), Ordering::Relaxed);
+        // Release: as above.
+        self.block(index / BLOCK)[index % BLOCK].fetch_add(1, Ordering::Release);
     }
 
     /// Adds all that another histogram holds, which nobody writes any more.
     pub(crate) fn absorb(&self, other: &Self) {
-        for (at, block) in other.blocks.iter().enumerate() {
-            let Some(block) = block.get() else { continue };
+        for at in 0..BLOCKS {
+            let Some(block) = other.block_if_hit(at) else { continue };
             for (mine, theirs) in self.block(at).iter().zip(block.iter()) {
                 let n = theirs.load(Ordering::Relaxed);
                 if n != 0 {
@@ -76,16 +77,58 @@ impl Histogram {
 
     /// Adds one block's counts to `into`; false when no sample ever came there.
     pub(crate) fn read_block(&self, at: usize, into: &mut [u32; BLOCK]) -> bool {
-        let Some(block) = self.blocks[at].get() else { return false };
+        let Some(block) = self.block_if_hit(at) else { return false };
         for (into, bucket) in into.iter_mut().zip(block.iter()) {
-            *into = into.wrapping_add(bucket.load(Ordering::Relaxed));
+            // Acquire: the sum, which is read after this, has what is counted here.
+            *into = into.wrapping_add(bucket.load(Ordering::Acquire));
         }
         true
     }
 
+    fn block_if_hit(&self, at: usize) -> Option<&Block> {
+        // Acquire: sees the zeros of a block that another thread made.
+        let block = self.blocks[at % PLACES].load(Ordering::Acquire);
+        // SAFETY: what is not null came from `Box::into_raw` in `make` and is freed when `self` is dropped, not before.
+        // Blocks are written through shared references only.
+        unsafe { block.as_ref() }
+    }
+
     #[inline]
-    fn block(&self, at: usize) -> &[AtomicU32; BLOCK] {
-        self.blocks[at].get_or_init(|| Box::new([const { AtomicU32::new(0) }; BLOCK]))
+    fn block(&self, at: usize) -> &Block {
+        match self.block_if_hit(at) {
+            Some(block) => block,
+            None => self.make(at),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&self, at: usize) -> &Block {
+        let new = Box::into_raw(Box::new(std::array::from_fn(|_| AtomicU32::new(0))));
+        // Release: whoever sees the pointer sees the zeros. Another thread may have been quicker: then its block stays.
+        let made = self.blocks[at % PLACES].compare_exchange(null_mut(), new, Ordering::Release, Ordering::Acquire);
+        let block = match made {
+            Ok(_) => new,
+            Err(theirs) => {
+                // SAFETY: it came from `Box::into_raw` above and nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+                theirs
+            }
+        };
+        // SAFETY: as in `block_if_hit`: it is not null and lives as long as `self`.
+        unsafe { &*block }
+    }
+}
+
+impl Drop for Histogram {
+    fn drop(&mut self) {
+        for block in &self.blocks {
+            let block = block.load(Ordering::Acquire);
+            if !block.is_null() {
+                // SAFETY: it came from `Box::into_raw` in `make`, and nobody else has `self` any more.
+                drop(unsafe { Box::from_raw(block) });
+            }
+        }
     }
 }
 
@@ -93,35 +136,49 @@ impl Histogram {
 #[derive(Default)]
 pub(crate) struct Seen {
     sum: u64,
-    blocks: [Option<Box<[u64; BLOCK]>>; BLOCKS],
+    /// The buckets that ever had a sample, in ascending order.
+    buckets: Vec<u16>,
+    /// What was read of each, as wide as it is read.
+    low: Vec<u32>,
+    /// How often each went round; empty as long as none did.
+    high: Vec<u32>,
 }
 
 impl Seen {
     /// Reads the histograms of one stat, added up, and calls `each` with every bucket that gained samples, in ascending
     /// order. Returns how much the sum grew.
     ///
-    /// A sum is not taken ahead of its samples' counts: when no count came, the sum stays for the next reading.
+    /// A sum is not taken ahead of all its samples' counts: when no count came, the sum stays for the next reading.
     pub(crate) fn advance<'a>(
         &mut self,
         histograms: impl Iterator<Item = &'a Histogram> + Clone,
         mut each: impl FnMut(usize, u64),
     ) -> u64 {
-        let mut came = false;
+        let (mut came, mut next) = (false, 0);
+        let mut fresh: Vec<(u16, u32)> = Vec::new();
         for at in 0..BLOCKS {
             let mut now = [0; BLOCK];
-            let read = histograms.clone().filter(|h| h.read_block(at, &mut now)).count();
-            if read > 0 {
-                let seen = self.blocks[at].get_or_insert_with(|| Box::new([0; BLOCK]));
-                for (i, (seen, now)) in seen.iter_mut().zip(now).enumerate() {
-                    let gained = now.wrapping_sub(*seen as u32);
-                    if gained != 0 {
-                        *seen += u64::from(gained);
-                        came = true;
-                        each(at * BLOCK + i, u64::from(gained));
+            if histograms.clone().filter(|h| h.read_block(at, &mut now)).count() == 0 {
+                continue;
+            }
+            for (i, &n) in now.iter().enumerate() {
+                let bucket = at * BLOCK + i;
+                let known = self.buckets.get(next) == Some(&(bucket as u16));
+                let gained = n.wrapping_sub(if known { self.low[next] } else { 0 });
+                if gained != 0 {
+                    came = true;
+                    each(bucket, u64::from(gained));
+                    if !known {
+                        fresh.push((bucket as u16, n));
+                    } else if n < std::mem::replace(&mut self.low[next], n) {
+                        self.high.resize(self.low.len(), 0);
+                        self.high[next] += 1;
                     }
                 }
+                next += usize::from(known);
             }
         }
+        self.meet(&fresh);
         if !came {
             return 0;
         }
@@ -129,6 +186,35 @@ impl Seen {
         let gained = sum.wrapping_sub(self.sum);
         self.sum = sum;
         gained
+    }
+
+    /// Takes in buckets that were not known.
+    fn meet(&mut self, fresh: &[(u16, u32)]) {
+        if fresh.is_empty() {
+            return;
+        }
+        let all = self.buckets.len() + fresh.len();
+        let (mut buckets, mut low, mut high) = (Vec::with_capacity(all), Vec::with_capacity(all), Vec::new());
+        let mut fresh = fresh.iter().copied().peekable();
+        for (at, &bucket) in self.buckets.iter().enumerate() {
+            while let Some((b, n)) = fresh.next_if(|f| f.0 < bucket) {
+                buckets.push(b);
+                low.push(n);
+                high.push(0);
+            }
+            buckets.push(bucket);
+            low.push(self.low[at]);
+            high.push(self.high.get(at).copied().unwrap_or(0));
+        }
+        for (b, n) in fresh {
+            buckets.push(b);
+            low.push(n);
+            high.push(0);
+        }
+        if self.high.is_empty() {
+            high = Vec::new();
+        }
+        (self.buckets, self.low, self.high) = (buckets, low, high);
     }
 
     pub(crate) fn sum(&self) -> u64 {
@@ -141,19 +227,19 @@ impl Seen {
         &self,
         histograms: impl Iterator<Item = &'a Histogram> + Clone,
     ) -> (Vec<(usize, u64)>, u64) {
-        let mut total = Vec::new();
+        let (mut total, mut next) = (Vec::new(), 0);
         for at in 0..BLOCKS {
             let mut now = [0; BLOCK];
-            let read = histograms.clone().filter(|h| h.read_block(at, &mut now)).count();
-            let seen = self.blocks[at].as_deref();
-            if read == 0 && seen.is_none() {
+            if histograms.clone().filter(|h| h.read_block(at, &mut now)).count() == 0 {
                 continue;
             }
-            for (i, now) in now.into_iter().enumerate() {
-                let seen = seen.map_or(0, |block| block[i]);
-                let n = seen + u64::from(now.wrapping_sub(seen as u32));
+            for (i, &n) in now.iter().enumerate() {
+                let bucket = at * BLOCK + i;
+                let seen = if self.buckets.get(next) == Some(&(bucket as u16)) { self.count(next) } else { 0 };
+                next += usize::from(self.buckets.get(next) == Some(&(bucket as u16)));
+                let n = seen + u64::from(n.wrapping_sub(seen as u32));
                 if n != 0 {
-                    total.push((at * BLOCK + i, n));
+                    total.push((bucket, n));
                 }
             }
         }
@@ -163,11 +249,62 @@ impl Seen {
 
     /// Every bucket that ever had a sample, in ascending order.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (usize, u64)> + Clone {
-        self.blocks
-            .iter()
-            .enumerate()
-            .filter_map(|(at, block)| Some((at, block.as_ref()?)))
-            .flat_map(|(at, block)| block.iter().enumerate().map(move |(i, &n)| (at * BLOCK + i, n)))
-            .filter(|&(_, n)| n != 0)
+        self.buckets.iter().enumerate().map(|(at, &bucket)| (usize::from(bucket), self.count(at)))
+    }
+
+    /// The count of the bucket at this place.
+    fn count(&self, at: usize) -> u64 {
+        u64::from(self.high.get(at).copied().unwrap_or(0)) << 32 | u64::from(self.low[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn readings_add_up_to_what_was_recorded(
+            rounds in prop::collection::vec(prop::collection::vec((any::<bool>(), prop_oneof![0..300_u64, 0..=MAX_VALUE]), 0..60), 1..8),
+        ) {
+            let histograms = [Histogram::new(), Histogram::new()];
+            let mut seen = Seen::default();
+            let (mut all, mut sum) = (BTreeMap::new(), 0);
+            for round in rounds {
+                let (mut window, mut window_sum) = (BTreeMap::new(), 0);
+                for (second, value) in round {
+                    histograms[usize::from(second)].record_alone(value);
+                    *window.entry(index_of(value)).or_insert(0) += 1;
+                    *all.entry(index_of(value)).or_insert(0) += 1;
+                    window_sum += value;
+                }
+                sum += window_sum;
+                let mut gained = Vec::new();
+                let gained_sum = seen.advance(histograms.iter(), |bucket, n| gained.push((bucket, n)));
+                prop_assert_eq!(gained, window.into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(gained_sum, window_sum);
+                prop_assert_eq!(seen.buckets().collect::<Vec<_>>(), all.clone().into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(seen.sum(), sum);
+            }
+        }
+    }
+
+    #[test]
+    fn counts_that_went_round_are_widened() {
+        let histogram = Histogram::new();
+        let (mut seen, mut total) = (Seen::default(), 0_u64);
+        histogram.record_alone(7);
+        for step in [1 << 31, 1 << 31, u64::from(u32::MAX), 5] {
+            let bucket = &histogram.block(0)[index_of(7)];
+            bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(step as u32), Ordering::Relaxed);
+            total += step;
+            seen.advance([&histogram].into_iter(), |_, _| {});
+            assert_eq!(seen.buckets().collect::<Vec<_>>(), [(index_of(7), total + 1)]);
+        }
+        histogram.record_alone(3);
+        seen.advance([&histogram].into_iter(), |_, _| {});
+        assert_eq!(seen.buckets().collect::<Vec<_>>(), [(index_of(3), 1), (index_of(7), total + 1)]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::sync::Ordering;
 use crate::tree::{MetricsTree, Shared};
 
 /// Rolls the windows of a tree's stats. There should be one per tree: each tick takes what came since the last one.
@@ -18,14 +19,25 @@ impl Snapshotter {
     }
 
     /// Ends the window of every stat and computes its summary. A sample that is added meanwhile is in this window or in
-    /// the next. No lock is held from one stat to the next, so a long tick holds nobody up.
+    /// the next. It looks at those stats only that something came to, and holds no lock from one to the next, so a long
+    /// tick holds nobody up.
     pub fn tick(&self) {
-        let stats = self.tree.cells().stats();
-        for stat in stats {
-            // The stat is dropped after the lock: when it was the last to hold it, that takes the lock for writing.
+        let _one_at_a_time = self.tree.ticking();
+        let tick = self.tree.clock().load(Ordering::Acquire) + 1;
+        let mut touched = std::mem::take(&mut *self.tree.touched_stats());
+        self.tree.cells().take_touched(&mut touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for number in touched {
             let cells = self.tree.cells();
-            stat.tick(&cells);
+            let stat = cells.stat(number);
+            if let Some(stat) = &stat {
+                stat.tick(&cells, tick);
+            }
+            // The stat is dropped after the lock: when it was the last to hold it, that takes the lock for writing.
             drop(cells);
+            drop(stat);
         }
+        self.tree.clock().store(tick, Ordering::Release);
     }
 }

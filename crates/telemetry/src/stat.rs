@@ -4,17 +4,22 @@
 //! somebody looks, and is what the faces of Linkerd 1 show. The *total* is everything since the stat was made, and never
 //! decreases. Both come from the same buckets (`histogram.rs`), so neither loses or doubles a sample.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use crate::buckets::{Summary, range};
 use crate::cells::{self, Cells};
 use crate::histogram::{Histogram, Seen};
+use crate::lane;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::table::Entry;
 use crate::tree::Shared;
 
 /// A handle to a distribution. Clones write to the same one.
 #[derive(Clone)]
 pub struct Stat {
     cell: Arc<StatCell>,
+    /// Its number, as `lane.rs` wants it.
+    key: usize,
 }
 
 /// A stat as a visitor sees it.
@@ -36,9 +41,16 @@ pub struct Bucket {
 pub(crate) struct StatCell {
     tree: Weak<Shared>,
     number: u32,
+    key: usize,
     serial: u64,
+    /// How many ticks the tree has had. The window of a stat that a tick passed over, because nothing came, is empty.
+    clock: Arc<AtomicU64>,
+    /// What it stood at when the stat was made.
+    born: u64,
     /// What threads that are no workers recorded, and what finished workers left.
     base: OnceLock<Box<Histogram>>,
+    /// Whether the base gained samples that no tick has looked at.
+    base_touched: AtomicBool,
     roll: Mutex<Roll>,
 }
 
@@ -47,13 +59,15 @@ pub(crate) struct StatCell {
 struct Roll {
     /// All samples up to the last tick. Absent as long as there was none: an idle stat has no bucket memory.
     seen: Option<Box<Seen>>,
-    /// `None` before the first tick.
-    window: Option<Summary>,
+    window: Summary,
+    /// Which tick ended the window; 0 before the first.
+    tick: u64,
 }
 
 impl Stat {
     pub(crate) fn new(cell: Arc<StatCell>) -> Self {
-        Self { cell }
+        let key = cell.key;
+        Self { cell, key }
     }
 
     /// Adds a sample, in the stat's own unit. What is above 2^31 - 1 counts as that.
@@ -62,8 +76,19 @@ impl Stat {
         if cfg!(l5d_uncounted) {
             return;
         }
-        if !cells::record(&self.cell, value) {
-            self.cell.base_or_new().record_shared(value);
+        if !lane::sample(self.key, value) {
+            self.add_slowly(value);
+        }
+    }
+
+    /// This thread hasn't met the stat, or is no worker of its tree.
+    #[cold]
+    #[inline(never)]
+    fn add_slowly(&self, value: u64) {
+        // As in `Slot::add_slowly`.
+        std::hint::black_box(self);
+        if !cells::meet(&self.cell, self.key, value) {
+            self.cell.add_shared(value);
         }
     }
 }
@@ -118,8 +143,19 @@ impl<'a> StatRef<'a> {
 }
 
 impl StatCell {
-    pub(crate) fn new(tree: Weak<Shared>, number: u32, serial: u64) -> Self {
-        Self { tree, number, serial, base: OnceLock::new(), roll: Mutex::default() }
+    pub(crate) fn new(tree: &Arc<Shared>, number: u32, serial: u64) -> Self {
+        let clock = tree.clock().clone();
+        Self {
+            tree: Arc::downgrade(tree),
+            number,
+            key: tree.serial().key::<Entry>(number),
+            serial,
+            born: clock.load(Ordering::Acquire),
+            clock,
+            base: OnceLock::new(),
+            base_touched: AtomicBool::new(false),
+            roll: Mutex::default(),
+        }
     }
 
     pub(crate) fn tree(&self) -> &Weak<Shared> {
@@ -139,11 +175,31 @@ impl StatCell {
     }
 
     pub(crate) fn base_or_new(&self) -> &Histogram {
-        self.base.get_or_init(|| Box::new(Histogram::new(self.serial)))
+        self.base.get_or_init(|| Box::new(Histogram::new()))
     }
 
+    pub(crate) fn add_shared(&self, value: u64) {
+        self.base_or_new().record_shared(value);
+        self.touch_base();
+    }
+
+    /// Has the next tick look at the base. After the samples: the tick takes the mark back before it reads.
+    pub(crate) fn touch_base(&self) {
+        if !self.base_touched.swap(true, Ordering::AcqRel)
+            && let Some(tree) = self.tree.upgrade()
+        {
+            tree.touched_stats().push(self.number);
+        }
+    }
+
+    /// What the last window came to; `None` before the first tick.
     pub(crate) fn window(&self) -> Option<Summary> {
-        self.roll().window
+        let roll = self.roll();
+        let clock = self.clock.load(Ordering::Acquire);
+        if roll.tick > 0 && roll.tick >= clock {
+            return Some(roll.window);
+        }
+        (self.born < clock).then(Summary::default)
     }
 
     /// All samples up to now: every bucket that has any in ascending order, and their sum. Neither ever decreases.
@@ -157,16 +213,15 @@ impl StatCell {
     }
 
     /// Ends the window and begins the next.
-    pub(crate) fn tick(&self, cells: &Cells) {
+    pub(crate) fn tick(&self, cells: &Cells, tick: u64) {
         let mut roll = self.roll();
+        // Before anything is read: who marks it from now on is in the next tick's list.
+        self.base_touched.swap(false, Ordering::AcqRel);
         let histograms = cells.histograms(self);
-        if roll.seen.is_none() && histograms.clone().next().is_none() {
-            roll.window = Some(Summary::default());
-            return;
-        }
         let mut gained = Vec::new();
         let sum = roll.seen.get_or_insert_default().advance(histograms, |index, n| gained.push((index, n)));
-        roll.window = Some(Summary::of(gained.iter().copied(), sum));
+        roll.window = Summary::of(gained.iter().copied(), sum);
+        roll.tick = tick;
     }
 
     fn roll(&self) -> MutexGuard<'_, Roll> {

@@ -13,8 +13,7 @@
 //! requests bring along come and go without end: an empty node of such a name gets the next one, where it stands.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use foldhash::fast::RandomState;
 
@@ -26,10 +25,12 @@ use crate::expired::{Expired, Lingering};
 use crate::format::labels::Spot;
 use crate::format::statsd::Unsent;
 use crate::gauge::{Gauge, GaugeGuard, Read};
+use crate::lane::Serial;
 use crate::level::LevelExport;
 use crate::names::{Name, Names};
 use crate::scope::Scope;
 use crate::stat::StatCell;
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::visit::{Visitor, visit};
 
 /// All metrics of a process, or of a test: made once and passed to whoever measures or exports.
@@ -41,7 +42,11 @@ pub struct MetricsTree {
 /// What clones of a tree, its scopes and its handles share.
 pub(crate) struct Shared {
     shape: RwLock<Shape>,
+    serial: Serial,
     cells: CellStore,
+    /// How many ticks there were.
+    clock: Arc<AtomicU64>,
+    ticking: Mutex<()>,
     /// Numbers of stats that are free again.
     free_stats: Mutex<Vec<u32>>,
     pushers: Mutex<Vec<Weak<Mutex<Unsent>>>>,
@@ -158,7 +163,10 @@ impl MetricsTree {
         shape.new_node(NONE, name);
         let shared = Shared {
             shape: RwLock::new(shape),
+            serial: Serial::next(),
             cells: CellStore::default(),
+            clock: Arc::new(AtomicU64::new(0)),
+            ticking: Mutex::default(),
             free_stats: Mutex::default(),
             pushers: Mutex::default(),
             collisions: AtomicU64::new(0),
@@ -254,6 +262,22 @@ impl Shared {
 
     fn change(&self) -> RwLockWriteGuard<'_, Shape> {
         self.shape.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<AtomicU64> {
+        &self.clock
+    }
+
+    pub(crate) fn ticking(&self) -> MutexGuard<'_, ()> {
+        self.ticking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn touched_stats(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.cells.touched()
     }
 
     pub(crate) fn cells(&self) -> RwLockReadGuard<'_, Cells> {
@@ -352,7 +376,7 @@ impl Shared {
             shape.next_stat += 1;
             shape.next_stat - 1
         });
-        let cell = Arc::new(StatCell::new(Arc::downgrade(tree), number, shape.serial()));
+        let cell = Arc::new(StatCell::new(tree, number, shape.serial()));
         tree.change_cells(|cells| cells.list_stat(number, Arc::downgrade(&cell)));
         match (place, metric) {
             (Some(place), Some(Metric::None)) => {

@@ -132,7 +132,7 @@ fn cells_that_are_used_again_start_at_zero_while_old_handles_live() {
     let _worker = tree.enter_worker();
     let scope = tree.scope("s");
     let mut old = Vec::new();
-    for round in 0..400_u64 {
+    for round in 0..if cfg!(miri) { 40 } else { 400_u64 } {
         let (counter, stat) = (scope.counter("c"), scope.stat("t"));
         counter.add(round + 1);
         stat.add(round % 100);
@@ -234,8 +234,9 @@ fn what_finished_workers_counted_stays() {
 #[test]
 fn nothing_is_lost_or_doubled_whatever_happens_at_once() {
     const THREADS: u64 = 4;
-    const ROUNDS: u64 = 20;
-    const EACH: u64 = 300;
+    // Under miri everything takes a thousand times as long.
+    const ROUNDS: u64 = if cfg!(miri) { 6 } else { 20 };
+    const EACH: u64 = if cfg!(miri) { 40 } else { 300 };
     let tree = MetricsTree::new();
     let (counter, level, stat) = (tree.root().counter("c"), tree.root().level("l"), tree.root().stat("s"));
     let over = Arc::new(AtomicBool::new(false));

@@ -13,7 +13,7 @@
 //! flush, and so is the rest of a counter that was pruned in between. Timings of such a datagram are not sent again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use foldhash::fast::RandomState;
 
@@ -26,6 +26,7 @@ use crate::format::{Face, Page, Writer};
 use crate::histogram::Seen;
 use crate::names::Name;
 use crate::stat::StatCell;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tree::MetricsTree;
 
 /// How to push.
@@ -201,6 +202,10 @@ impl Unsent {
     fn grown(&mut self, slot: u32, value: u64) -> (u64, bool) {
         let slot = slot as usize;
         if self.last.len() <= slot {
+            if slot >= self.last.capacity() {
+                // A little room at a time: there may be a million slots.
+                self.last.reserve_exact((slot + 1 - self.last.len()).max(self.last.len() / 8 + 64));
+            }
             self.last.resize(slot + 1, NEVER);
         }
         let last = std::mem::replace(&mut self.last[slot], value);
