@@ -20,6 +20,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
+use crate::format::prefetch;
 use crate::histogram::Histogram;
 use crate::lane::{self, Serial};
 use crate::stat::StatCell;
@@ -323,6 +324,11 @@ impl Cells {
         sum
     }
 
+    /// For reading many slots.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { slots: &self.slots, tables: self.workers.iter().map(|w| w.cells.cells()).collect() }
+    }
+
     /// What is written of a stat, wherever it is.
     pub(crate) fn histograms<'a>(&'a self, stat: &'a StatCell) -> impl Iterator<Item = &'a Histogram> + Clone {
         let number = stat.number() as usize;
@@ -408,6 +414,30 @@ impl Cells {
             }
         }
         kept
+    }
+}
+
+/// The cells of a tree, laid out for a reader of many.
+pub(crate) struct Reader<'a> {
+    slots: &'a [Arc<SlotPage>],
+    tables: Vec<&'a [AtomicU64]>,
+}
+
+impl Reader<'_> {
+    /// The value of a slot.
+    #[inline(always)]
+    pub(crate) fn sum(&self, slot: u32) -> u64 {
+        let slot = slot as usize;
+        let base = self.slots[slot / PAGE].base.get();
+        let base = base.map_or(0, |base| base[slot % PAGE].load(Ordering::Relaxed));
+        let cells = self.tables.iter().filter_map(|table| table.get(slot));
+        cells.fold(base, |sum, cell| sum.wrapping_add(cell.load(Ordering::Relaxed)))
+    }
+
+    /// Has the cells of a slot brought near.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        self.tables.iter().filter_map(|table| table.get(slot as usize)).for_each(prefetch);
     }
 }
 

@@ -76,6 +76,11 @@ impl Clashes {
         if groups.is_empty() { None } else { groups.get(&node).map(|g| g.as_slice()) }
     }
 
+    /// Whether none do.
+    pub(crate) fn none(&self, wire: Wire) -> bool {
+        self.groups[wire as usize].is_empty()
+    }
+
     /// Notes that two nodes clash, of which `new` was made last.
     pub(crate) fn join(&mut self, wire: Wire, old: u32, new: u32) {
         let groups = &mut self.groups[wire as usize];

@@ -56,6 +56,7 @@
 //! | `exemplar.rs` | samples that a trace tells more about |
 //! | `history.rs`, `history/` | the last hour of the golden signals, for the dashboard |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
+//! | `families.rs` | which metrics are one family, and their scopes' labels as text |
 //! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
 //! | `trace/` | what is recorded of a request, and who is told |
@@ -75,6 +76,7 @@ mod collide;
 mod counter;
 mod exemplar;
 mod expired;
+mod families;
 pub mod format;
 mod gauge;
 #[allow(unsafe_code, reason = "a block is found by one load; a `OnceLock` has twice the size and a check more")]

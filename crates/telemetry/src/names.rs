@@ -1,24 +1,24 @@
 //! The keys of the tree, each held once however many nodes carry it, with what the faces need to know about its text.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::collide::{Base, Letters};
+use crate::collide::{Base, IdTable, Letters};
 
 /// The keys in use, by number.
 pub(crate) struct Names {
     base: Base,
-    list: Vec<Entry>,
+    names: Vec<Name>,
+    /// The letters of each.
+    letters: Vec<Letters>,
+    /// How many nodes have it.
+    uses: Vec<u32>,
     free: Vec<u32>,
-    numbers: HashMap<Arc<str>, u32, RandomState>,
-}
-
-struct Entry {
-    name: Name,
-    letters: Letters,
-    uses: u32,
+    /// One more than the number of each, by its text.
+    numbers: IdTable,
+    hasher: RandomState,
 }
 
 /// A key, with a note of which faces may print it as it is.
@@ -60,7 +60,15 @@ impl Name {
 
 impl Names {
     pub(crate) fn new() -> Self {
-        Self { base: Base::new(), list: Vec::new(), free: Vec::new(), numbers: HashMap::default() }
+        Self {
+            base: Base::new(),
+            names: Vec::new(),
+            letters: Vec::new(),
+            uses: Vec::new(),
+            free: Vec::new(),
+            numbers: IdTable::default(),
+            hasher: RandomState::default(),
+        }
     }
 
     pub(crate) fn base(&self) -> Base {
@@ -68,47 +76,65 @@ impl Names {
     }
 
     pub(crate) fn letters(&self, number: u32) -> Letters {
-        self.list[number as usize].letters
+        self.letters[number as usize]
     }
 
     /// The number of a key, for one more user.
     pub(crate) fn take(&mut self, text: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(text) {
-            self.list[number as usize].uses += 1;
+        if let Some(number) = self.find(text) {
+            self.uses[number as usize] += 1;
             return number;
         }
-        let entry = Entry { name: Name::new(text), letters: self.base.letters(text), uses: 1 };
-        let key = entry.name.text.clone();
+        let (name, letters) = (Name::new(text), self.base.letters(text));
         let number = if let Some(number) = self.free.pop() {
-            self.list[number as usize] = entry;
+            (self.names[number as usize], self.letters[number as usize], self.uses[number as usize]) =
+                (name, letters, 1);
             number
         } else {
-            self.list.push(entry);
-            (self.list.len() - 1) as u32
+            push(&mut self.names, name);
+            push(&mut self.letters, letters);
+            push(&mut self.uses, 1);
+            (self.names.len() - 1) as u32
         };
-        self.numbers.insert(key, number);
+        let mut numbers = std::mem::take(&mut self.numbers);
+        numbers.insert(self.hasher.hash_one(text), number + 1, |id| self.hash_of(id));
+        self.numbers = numbers;
         number
     }
 
     /// The number of a key that is in use.
     pub(crate) fn find(&self, text: &str) -> Option<u32> {
-        self.numbers.get(text).copied()
+        let mut numbers = self.numbers.candidates(self.hasher.hash_one(text)).map(|id| id - 1);
+        numbers.find(|&number| self.names[number as usize].text() == text)
     }
 
     /// Takes back one use.
     pub(crate) fn release(&mut self, number: u32) {
-        let entry = &mut self.list[number as usize];
-        entry.uses -= 1;
-        if entry.uses == 0 {
-            self.numbers.remove(&entry.name.text);
-            entry.name.text = Arc::default();
+        self.uses[number as usize] -= 1;
+        if self.uses[number as usize] == 0 {
+            let mut numbers = std::mem::take(&mut self.numbers);
+            numbers.remove(self.hash_of(number + 1), number + 1, |id| self.hash_of(id));
+            self.numbers = numbers;
+            self.names[number as usize].text = Arc::default();
             self.free.push(number);
         }
     }
 
     pub(crate) fn get(&self, number: u32) -> &Name {
-        &self.list[number as usize].name
+        &self.names[number as usize]
     }
+
+    fn hash_of(&self, id: u32) -> u64 {
+        self.hasher.hash_one(self.names[id as usize - 1].text())
+    }
+}
+
+/// Adds to a list that may be long: it grows by an eighth, where a `Vec` would double.
+pub(crate) fn push<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 8 + 4);
+    }
+    list.push(item);
 }
 
 fn plain(text: &str) -> u8 {

@@ -2,7 +2,7 @@
 //!
 //! The shape is behind one read-write lock. Components write it when they are built or end, readers read it a chunk at a
 //! time; nothing on the request path comes here. Nodes are small records in one arena, found by parent and name; the text
-//! of a name is held once. A leaf costs 32 bytes and its places in the two tables.
+//! of a name is held once. A leaf costs 24 bytes and its place in a table.
 //!
 //! Contract with Linkerd 1's `MetricsTree`: a node may have a metric and children; a scope's node exists as soon as the
 //! scope does; pruning empties a node and leaves it. Different: the order of siblings is that of their making, where
@@ -12,7 +12,7 @@
 //! loses a middle, and a reader that remembers a node only needs to know whether it still is the same (`Place`). Names that
 //! requests bring along come and go without end: an empty node of such a name gets the next one, where it stands.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, Weak};
 
 use foldhash::fast::RandomState;
@@ -22,7 +22,9 @@ use crate::cells::{CellStore, Cells, Slot, WorkerGuard, new_slot};
 use crate::collide::{Clashes, Ending, IdTable, Kind, Letters, Wire, clashing};
 use crate::exemplar::{Exemplar, Exemplars};
 use crate::expired::{Expired, Lingering};
+use crate::families::{Families, Spelled};
 use crate::format::labels::Spot;
+use crate::format::prefetch;
 use crate::format::statsd::Unsent;
 use crate::gauge::{Gauge, GaugeGuard, Read};
 use crate::lane::Serial;
@@ -70,13 +72,14 @@ pub(crate) struct Shape {
     nodes: Vec<Vec<Node>>,
     free_nodes: Vec<u32>,
     names: Names,
-    /// Children by parent and name.
+    /// Children by parent and name, of those that have many.
     index: IdTable,
     /// Nodes with a metric, by the letters of their path.
     letters: IdTable,
     /// Those of them whose letters end as a stat's lines do.
     ended: IdTable,
     clashes: Clashes,
+    families: Families,
     gauges: Vec<Gauge>,
     free_gauges: Vec<u32>,
     stats: HashMap<u32, Arc<StatCell>, RandomState>,
@@ -90,10 +93,16 @@ pub(crate) struct Shape {
 /// Children that have names that requests brought along.
 #[derive(Default)]
 struct Named {
-    /// Those in use.
-    used: HashSet<u32, RandomState>,
-    /// Those that are empty, by when they were emptied: the oldest gets the name of a new one.
-    empty: BTreeMap<u64, Place>,
+    /// How many are in use: those whose node says so.
+    used: u32,
+    emptied: Option<Box<Emptied>>,
+}
+
+/// Such children when they are empty.
+#[derive(Default)]
+struct Emptied {
+    /// By when they were emptied: the oldest gets the name of a new one.
+    oldest: BTreeMap<u64, Place>,
     /// When they were.
     since: HashMap<u32, u64, RandomState>,
 }
@@ -103,12 +112,18 @@ struct Node {
     /// How often this record was given up, in the lower half, and how often it was given another name, in the upper.
     age: u32,
     name: u32,
-    first: u32,
+    /// The last child, whose `next` is the first.
     last: u32,
+    /// The next sibling; of the last one, the first.
     next: u32,
     parent: u32,
-    metric: Metric,
+    about: About,
 }
+
+/// A node's metric, whether its children are in the index, and whether it has a name of a request that is in use, in
+/// one number.
+#[derive(Clone, Copy)]
+struct About(u32);
 
 /// A node's metric, by its number in the place where its kind is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,6 +132,43 @@ pub(crate) enum Metric {
     Counter(u32),
     Gauge(u32),
     Stat(u32),
+}
+
+impl About {
+    const NOTHING: Self = Self(0);
+    const INDEXED: u32 = 1 << 31;
+    const USED: u32 = 1 << 30;
+    const KIND: u32 = 28;
+
+    #[inline]
+    fn metric(self) -> Metric {
+        let number = self.0 & ((1 << Self::KIND) - 1);
+        match self.0 >> Self::KIND & 3 {
+            0 => Metric::None,
+            1 => Metric::Counter(number),
+            2 => Metric::Gauge(number),
+            _ => Metric::Stat(number),
+        }
+    }
+
+    fn set_metric(&mut self, metric: Metric) {
+        let (kind, number) = match metric {
+            Metric::None => (0, 0),
+            Metric::Counter(number) => (1, number),
+            Metric::Gauge(number) => (2, number),
+            Metric::Stat(number) => (3, number),
+        };
+        assert!(number >> Self::KIND == 0, "there are fewer than 2^28 metrics of a kind");
+        self.0 = self.0 & (Self::INDEXED | Self::USED) | kind << Self::KIND | number;
+    }
+
+    fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+
+    fn set(&mut self, flag: u32, to: bool) {
+        self.0 = if to { self.0 | flag } else { self.0 & !flag };
+    }
 }
 
 /// How a face writes a metric, given those that come to the same name.
@@ -133,6 +185,8 @@ pub(crate) enum Role<'a> {
 const NONE: u32 = 0;
 const ROOT: Place = Place { node: 0, age: 0 };
 const CHUNK: usize = 1024;
+/// How many children are found by looking at each; of more there is an index.
+const FEW: usize = 32;
 
 /// What a change took out of the tree: dropped when no lock is held, since it may be anybody's code.
 #[derive(Default)]
@@ -152,6 +206,7 @@ impl MetricsTree {
             letters: IdTable::default(),
             ended: IdTable::default(),
             clashes: Clashes::default(),
+            families: Families::new(),
             gauges: Vec::new(),
             free_gauges: Vec::new(),
             stats: HashMap::default(),
@@ -251,7 +306,7 @@ impl Default for MetricsTree {
 impl std::fmt::Debug for MetricsTree {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shape = self.shared.shape();
-        f.debug_struct("MetricsTree").field("nodes", &shape.index.len()).finish_non_exhaustive()
+        f.debug_struct("MetricsTree").field("metrics", &shape.letters.len()).finish_non_exhaustive()
     }
 }
 
@@ -349,12 +404,12 @@ impl Shared {
         let mut shape = tree.change();
         let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return new_slot(tree) };
         let place = shape.child(parent, name);
-        match shape.node(place.node).metric {
+        match shape.metric(place) {
             Metric::Counter(number) => Slot::again(tree, number),
             Metric::None => {
                 let slot = new_slot(tree);
                 // The node has a handle of its own, so that the counter stays when nobody else holds it.
-                shape.node_mut(place.node).metric = Metric::Counter(slot.hold());
+                shape.set_metric(place.node, Metric::Counter(slot.hold()));
                 shape.list(place.node, tree);
                 slot
             }
@@ -368,7 +423,7 @@ impl Shared {
     pub(crate) fn stat(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Arc<StatCell> {
         let mut shape = tree.change();
         let place = parent.and_then(|p| shape.alive(p)).map(|parent| shape.child(parent, name));
-        let metric = place.map(|p| shape.node(p.node).metric);
+        let metric = place.map(|p| shape.metric(p));
         if let Some(Metric::Stat(number)) = metric {
             return shape.stats[&number].clone();
         }
@@ -381,7 +436,7 @@ impl Shared {
         match (place, metric) {
             (Some(place), Some(Metric::None)) => {
                 shape.stats.insert(number, cell.clone());
-                shape.node_mut(place.node).metric = Metric::Stat(number);
+                shape.set_metric(place.node, Metric::Stat(number));
                 shape.list(place.node, tree);
             }
             (Some(_), _) => tree.collide(),
@@ -502,7 +557,7 @@ impl Shape {
 
     pub(crate) fn first_child(&self, place: Place) -> Option<Place> {
         self.alive(place)?;
-        self.some(self.node(place.node).first)
+        self.some(self.first(place.node))
     }
 
     pub(crate) fn next_sibling(&self, place: Place) -> Option<Place> {
@@ -510,7 +565,7 @@ impl Shape {
         if self.node(place.node).age & GIVEN_UP != place.age & GIVEN_UP {
             return None;
         }
-        self.some(self.node(place.node).next)
+        self.some(self.next(place.node))
     }
 
     /// The child called `key`, if there is one.
@@ -524,7 +579,7 @@ impl Shape {
     }
 
     pub(crate) fn metric(&self, place: Place) -> Metric {
-        self.node(place.node).metric
+        self.node(place.node).about.metric()
     }
 
     pub(crate) fn gauge(&self, number: u32) -> &Gauge {
@@ -564,34 +619,66 @@ impl Shape {
         }
         let name = self.names.take(key);
         let node = self.new_node(parent.node, name);
-        let mut index = std::mem::take(&mut self.index);
-        index.insert(child_hash(parent.node, name), node, |n| self.child_hash_of(n));
-        self.index = index;
         let last = self.node(parent.node).last;
-        if last == NONE {
-            self.node_mut(parent.node).first = node;
-        } else {
-            self.node_mut(last).next = node;
-        }
+        let first = if last == NONE { node } else { std::mem::replace(&mut self.node_mut(last).next, node) };
+        self.node_mut(node).next = first;
         self.node_mut(parent.node).last = node;
+        if self.node(parent.node).about.has(About::INDEXED) {
+            self.index_child(parent.node, name, node);
+        } else if self.children(parent.node).nth(FEW).is_some() {
+            self.node_mut(parent.node).about.set(About::INDEXED, true);
+            let children: Vec<u32> = self.children(parent.node).collect();
+            for child in children {
+                self.index_child(parent.node, self.node(child).name, child);
+            }
+        }
         self.place(node)
+    }
+
+    fn index_child(&mut self, parent: u32, name: u32, node: u32) {
+        let mut index = std::mem::take(&mut self.index);
+        index.insert(child_hash(parent, name), node, |n| self.child_hash_of(n));
+        self.index = index;
+    }
+
+    fn unindex_child(&mut self, parent: u32, name: u32, node: u32) {
+        if self.node(parent).about.has(About::INDEXED) {
+            let mut index = std::mem::take(&mut self.index);
+            index.remove(child_hash(parent, name), node, |n| self.child_hash_of(n));
+            self.index = index;
+        }
+    }
+
+    fn first(&self, node: u32) -> u32 {
+        let last = self.node(node).last;
+        if last == NONE { NONE } else { self.node(last).next }
+    }
+
+    /// The next sibling.
+    #[inline]
+    fn next(&self, node: u32) -> u32 {
+        let Node { next, parent, .. } = *self.node(node);
+        if self.node(parent).last == node { NONE } else { next }
+    }
+
+    fn set_metric(&mut self, node: u32, metric: Metric) {
+        self.node_mut(node).about.set_metric(metric);
     }
 
     /// Whether there is such a child, and it was not emptied since it was asked for last.
     fn is_used(&self, parent: Place, key: &str) -> bool {
         let child = self.names.find(key).and_then(|name| self.find_child(parent.node, name));
-        let Some(named) = self.named.get(&parent.node) else { return false };
-        child.is_some_and(|child| named.used.contains(&child))
+        child.is_some_and(|child| self.node(child).about.has(About::USED))
     }
 
     fn is_filled(&self, node: u32) -> bool {
         let node = self.node(node);
-        node.first != NONE || node.metric != Metric::None
+        node.last != NONE || node.about.metric() != Metric::None
     }
 
     /// How many children with names of requests a node has.
     fn siblings(&self, parent: Place) -> usize {
-        self.named.get(&parent.node).map_or(0, |named| named.used.len())
+        self.named.get(&parent.node).map_or(0, |named| named.used as usize)
     }
 
     /// A child with the name of a request that isn't used: an old empty one gets the name if there are enough of those, so
@@ -609,23 +696,26 @@ impl Shape {
             },
         };
         let named = self.named.entry(parent.node).or_default();
-        named.used.insert(place.node);
-        if let Some(since) = named.since.remove(&place.node) {
-            named.empty.remove(&since);
+        if let Some(emptied) = &mut named.emptied
+            && let Some(since) = emptied.since.remove(&place.node)
+        {
+            emptied.oldest.remove(&since);
         }
+        named.used += 1;
+        self.node_mut(place.node).about.set(About::USED, true);
         place
     }
 
     /// A child that may get another name.
     fn empty_child(&mut self, parent: Place) -> Option<u32> {
         loop {
-            let named = self.named.get_mut(&parent.node)?;
+            let emptied = self.named.get_mut(&parent.node)?.emptied.as_mut()?;
             // Some are kept, so that no name is given back while a page is written that has shown it.
-            if named.empty.len() <= KEPT_EMPTY {
+            if emptied.oldest.len() <= KEPT_EMPTY {
                 return None;
             }
-            let (_, old) = named.empty.pop_first()?;
-            named.since.remove(&old.node);
+            let (_, old) = emptied.oldest.pop_first()?;
+            emptied.since.remove(&old.node);
             if self.alive(old).is_some() && !self.is_filled(old.node) {
                 return Some(old.node);
             }
@@ -635,27 +725,29 @@ impl Shape {
     /// A child with the name of a request was emptied.
     fn emptied(&mut self, place: Place) {
         let (parent, now) = (self.node(place.node).parent, self.serial());
-        if let Some(named) = self.named.get_mut(&parent)
-            && named.used.remove(&place.node)
-        {
-            named.empty.insert(now, place);
-            named.since.insert(place.node, now);
+        let used = self.node(place.node).about.has(About::USED);
+        if let Some(named) = self.named.get_mut(&parent).filter(|_| used) {
+            named.used -= 1;
+            let emptied = named.emptied.get_or_insert_default();
+            emptied.oldest.insert(now, place);
+            emptied.since.insert(place.node, now);
+            self.node_mut(place.node).about.set(About::USED, false);
         }
     }
 
     fn rename(&mut self, node: u32, key: &str) {
         let Node { parent, name, age, .. } = *self.node(node);
-        let mut index = std::mem::take(&mut self.index);
-        index.remove(child_hash(parent, name), node, |n| self.child_hash_of(n));
+        self.unindex_child(parent, name, node);
         self.names.release(name);
         let name = self.names.take(key);
         *self.node_mut(node) = Node { name, age: renamed(age), ..*self.node(node) };
-        index.insert(child_hash(parent, name), node, |n| self.child_hash_of(n));
-        self.index = index;
+        if self.node(parent).about.has(About::INDEXED) {
+            self.index_child(parent, name, node);
+        }
     }
 
     fn new_node(&mut self, parent: u32, name: u32) -> u32 {
-        let new = Node { age: 0, name, first: NONE, last: NONE, next: NONE, parent, metric: Metric::None };
+        let new = Node { age: 0, name, last: NONE, next: NONE, parent, about: About::NOTHING };
         if let Some(number) = self.free_nodes.pop() {
             let node = self.node_mut(number);
             *node = Node { age: node.age, ..new };
@@ -672,14 +764,14 @@ impl Shape {
 
     /// The gauge of a node, made when the node has no metric; `None` when it has one of another kind.
     fn gauge_at(&mut self, place: Place, tree: &Shared) -> Option<&mut Gauge> {
-        let number = match self.node(place.node).metric {
+        let number = match self.metric(place) {
             Metric::Gauge(number) => number,
             Metric::None => {
                 let number = self.free_gauges.pop().unwrap_or_else(|| {
                     self.gauges.push(Gauge::default());
                     (self.gauges.len() - 1) as u32
                 });
-                self.node_mut(place.node).metric = Metric::Gauge(number);
+                self.set_metric(place.node, Metric::Gauge(number));
                 self.list(place.node, tree);
                 number
             }
@@ -690,21 +782,107 @@ impl Shape {
 
     fn gauge_mut(&mut self, place: Place) -> Option<&mut Gauge> {
         self.alive(place)?;
-        match self.node(place.node).metric {
+        match self.metric(place) {
             Metric::Gauge(number) => Some(&mut self.gauges[number as usize]),
             _ => None,
         }
     }
 
     fn drop_empty_gauge(&mut self, place: Place) {
-        if let Metric::Gauge(number) = self.node(place.node).metric {
+        if let Metric::Gauge(number) = self.metric(place) {
             let gauge = &self.gauges[number as usize];
             if gauge.reads.is_empty() && gauge.level.is_none() {
                 self.unlist(place.node);
-                self.node_mut(place.node).metric = Metric::None;
+                self.set_metric(place.node, Metric::None);
                 self.free_gauges.push(number);
             }
         }
+    }
+
+    pub(crate) fn families(&self) -> &Families {
+        &self.families
+    }
+
+    pub(crate) fn place_of(&self, node: u32) -> Place {
+        self.place(node)
+    }
+
+    pub(crate) fn name_of(&self, node: u32) -> &Name {
+        self.names.get(self.node(node).name)
+    }
+
+    pub(crate) fn name_by(&self, number: u32) -> &Name {
+        self.names.get(number)
+    }
+
+    /// This node and those after it, as long as they are counters and have no children: each with its name and its
+    /// slot.
+    #[inline]
+    pub(crate) fn lone_counters(&self, first: Place) -> impl Iterator<Item = (u32, u32, u32)> {
+        let last = self.node(self.node(first.node).parent).last;
+        let mut next = Some(first.node);
+        std::iter::from_fn(move || {
+            let number = next?;
+            let node = self.node(number);
+            next = (number != last).then_some(node.next);
+            match node.about.metric() {
+                Metric::Counter(slot) if node.last == NONE => Some((number, node.name, slot)),
+                _ => None,
+            }
+        })
+    }
+
+    /// A node's children in order.
+    pub(crate) fn children(&self, node: u32) -> impl Iterator<Item = u32> {
+        let last = self.node(node).last;
+        let first = (last != NONE).then(|| self.node(last).next);
+        std::iter::successors(first, move |&n| (n != last).then(|| self.node(n).next))
+    }
+
+    /// The child with this name, which is likely the node `near`.
+    #[inline(always)]
+    pub(crate) fn child_near(&self, parent: u32, name: u32, near: u32) -> Option<u32> {
+        let node = self.nodes.get(near as usize / CHUNK).and_then(|chunk| chunk.get(near as usize % CHUNK));
+        if node.is_some_and(|n| n.parent == parent && n.name == name) {
+            Some(near)
+        } else {
+            self.find_child(parent, name)
+        }
+    }
+
+    /// The slot of the node `near`, if it is that child, and a counter.
+    #[inline(always)]
+    pub(crate) fn counter_near(&self, parent: u32, name: u32, near: u32) -> Option<u32> {
+        let node = self.nodes.get(near as usize / CHUNK)?.get(near as usize % CHUNK)?;
+        match node.about.metric() {
+            Metric::Counter(slot) if node.parent == parent && node.name == name => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Whether no two metrics come to one name in this face.
+    pub(crate) fn is_clear(&self, wire: Wire) -> bool {
+        self.clashes.none(wire)
+    }
+
+    /// Has a node brought near, if there is one with this number.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, node: u32) {
+        if let Some(node) = self.nodes.get(node as usize / CHUNK).and_then(|chunk| chunk.get(node as usize % CHUNK)) {
+            prefetch(node);
+        }
+    }
+
+    /// Tells the families of a metric that comes or goes.
+    fn tell_families(&mut self, node: u32, tell: fn(&mut Families, &Spelled<'_>)) {
+        let mut nodes: Vec<u32> = self.upwards(node).collect();
+        nodes.reverse();
+        let Node { name, about, .. } = *self.node(node);
+        let stat = matches!(about.metric(), Metric::Stat(_));
+        let (all, names) = (&self.nodes, &self.names);
+        let name_of = |&n: &u32| names.get(all[n as usize / CHUNK][n as usize % CHUNK].name);
+        let path: Vec<&Name> = nodes.iter().map(name_of).collect();
+        tell(&mut self.families, &Spelled { path: &path, nodes: &nodes, name, stat });
     }
 
     /// The names from below the root to this node.
@@ -720,6 +898,9 @@ impl Shape {
     }
 
     fn find_child(&self, parent: u32, name: u32) -> Option<u32> {
+        if !self.node(parent).about.has(About::INDEXED) {
+            return self.children(parent).find(|&n| self.node(n).name == name);
+        }
         let is = |n: &u32| self.node(*n).parent == parent && self.node(*n).name == name;
         self.index.candidates(child_hash(parent, name)).find(is)
     }
@@ -733,7 +914,7 @@ impl Shape {
     }
 
     fn kind(&self, node: u32) -> Option<Kind> {
-        match self.node(node).metric {
+        match self.node(node).about.metric() {
             Metric::None => None,
             Metric::Counter(_) => Some(Kind::Counter),
             Metric::Gauge(_) => Some(Kind::Gauge),
@@ -768,6 +949,7 @@ impl Shape {
             taken.insert(letters.hash(), node, |n| self.letters_of(n).hash());
             *table(self) = taken;
         }
+        self.tell_families(node, Families::add);
     }
 
     /// Those of a table's metrics that really clash with a node, of which `hash` makes them suspects.
@@ -796,6 +978,7 @@ impl Shape {
             *table(self) = taken;
         }
         self.clashes.part(node);
+        self.tell_families(node, Families::remove);
     }
 
     /// How a face writes a node's metric.
@@ -821,7 +1004,7 @@ impl Shape {
 
     /// What the counters among these nodes add up to.
     pub(crate) fn sum(&self, group: &[u32], cells: &Cells) -> u64 {
-        let counters = group.iter().filter_map(|&n| match self.node(n).metric {
+        let counters = group.iter().filter_map(|&n| match self.node(n).about.metric() {
             Metric::Counter(slot) => Some(cells.sum(slot)),
             _ => None,
         });
@@ -843,7 +1026,9 @@ impl Shape {
         removed: &mut Removed,
     ) {
         self.unlist(node);
-        match std::mem::replace(&mut self.node_mut(node).metric, Metric::None) {
+        let metric = self.node(node).about.metric();
+        self.set_metric(node, Metric::None);
+        match metric {
             Metric::None => {}
             Metric::Counter(number) => {
                 let slot = Slot::adopt(tree, number);
@@ -865,22 +1050,22 @@ impl Shape {
             }
         }
         self.named.remove(&node);
-        let parent = self.node_mut(node);
-        let mut child = std::mem::replace(&mut parent.first, NONE);
-        parent.last = NONE;
-        while child != NONE {
-            let Node { name, next, .. } = *self.node(child);
+        let children: Vec<u32> = self.children(node).collect();
+        for &child in &children {
+            let name = self.node(child).name;
             path.push(self.names.get(name).clone());
             self.empty(tree, child, path, pushers, removed);
             path.pop();
-            let mut index = std::mem::take(&mut self.index);
-            index.remove(child_hash(node, name), child, |n| self.child_hash_of(n));
-            self.index = index;
-            self.names.release(name);
+            self.unindex_child(node, name, child);
+        }
+        for &child in &children {
+            self.names.release(self.node(child).name);
             self.node_mut(child).age = given_up(self.node(child).age);
             self.free_nodes.push(child);
-            child = next;
         }
+        self.node_mut(node).last = NONE;
+        self.node_mut(node).about.set(About::INDEXED, false);
+        self.families.retire(node);
     }
 }
 

@@ -17,6 +17,8 @@ enum Next {
     Enter(Place),
     /// To the first child of the node entered last, or out of it.
     Down,
+    /// To what comes after this node, which was entered and left.
+    Past(Place),
     /// Out of the node that is on top.
     Up,
 }
@@ -42,12 +44,39 @@ impl Walk {
         self.above.len()
     }
 
+    /// Goes on over counters without children, which most of a tree's nodes are, as long as one is next and `each`,
+    /// which is given their names' numbers and their slots, says so.
+    #[inline]
+    pub(crate) fn counters(&mut self, shape: &Shape, mut each: impl FnMut(u32, u32) -> bool) {
+        let first = match self.next {
+            Next::Down => self.above.last().and_then(|&top| shape.first_child(top)),
+            Next::Enter(place) if !self.above.is_empty() => shape.alive(place),
+            Next::Past(place) => shape.next_sibling(place),
+            Next::Enter(_) | Next::Up => None,
+        };
+        let Some(first) = first else { return };
+        let mut last = None;
+        for (node, name, slot) in shape.lone_counters(first) {
+            last = Some(node);
+            if !each(name, slot) {
+                break;
+            }
+        }
+        if let Some(last) = last {
+            self.next = Next::Past(shape.place_of(last));
+        }
+    }
+
     #[inline]
     pub(crate) fn step(&mut self, shape: &Shape) -> Step {
-        if let Next::Down = self.next {
-            // A node that is gone has no children.
-            let child = self.above.last().and_then(|&top| shape.first_child(top));
-            self.next = child.map_or(Next::Up, Next::Enter);
+        // A node that is gone has no children and no siblings.
+        let next = match self.next {
+            Next::Down => Some(self.above.last().and_then(|&top| shape.first_child(top))),
+            Next::Past(place) => Some(shape.next_sibling(place)),
+            Next::Enter(_) | Next::Up => None,
+        };
+        if let Some(next) = next {
+            self.next = next.map_or(Next::Up, Next::Enter);
         }
         match self.next {
             Next::Enter(place) if shape.alive(place).is_some() => {

@@ -13,7 +13,8 @@ use crate::buckets::Summary;
 use crate::cells::Cells;
 use crate::collide::{Kind, Wire};
 use crate::format::labels::{Does, Spot, push_influx, push_key};
-use crate::format::number::{push_java, push_u64};
+use crate::format::number::push_java;
+use crate::format::text::push_pieces;
 use crate::format::{Face, Page, Writer};
 use crate::names::{Name, Plain};
 use crate::stat::StatCell;
@@ -59,6 +60,20 @@ struct Influx {
     keys: Vec<u8>,
     /// What ends a count.
     integer: &'static [u8],
+    /// How the fields of the last line were sorted: scopes of one kind have the same ones, and sorting is most of the
+    /// work.
+    sorted: Sorted,
+}
+
+/// An order of fields.
+#[derive(Default)]
+struct Sorted {
+    /// The text of their keys, as they came.
+    keys: Vec<u8>,
+    /// The length of each key.
+    lengths: Vec<usize>,
+    /// Their places, in the order of the line.
+    order: Vec<u32>,
 }
 
 /// How it was before a node, and where the fields of its own line begin.
@@ -99,6 +114,7 @@ impl Influx {
             fields: Vec::new(),
             keys: Vec::new(),
             integer: if options.integers { b"i" } else { b"" },
+            sorted: Sorted::default(),
         }
     }
 
@@ -141,9 +157,8 @@ impl Influx {
         if first == self.fields.len() {
             return;
         }
-        let (fields, keys) = (&mut self.fields[first..], &self.keys);
-        // Stable, so that of two that come to one name the first made stays.
-        fields.sort_by(|a, b| keys[a.key.clone()].cmp(&keys[b.key.clone()]));
+        let (fields, keys) = (&self.fields[first..], &self.keys);
+        self.sorted.sort(fields, keys);
         out.extend_from_slice(match self.name.as_slice() {
             b"" if self.above.is_empty() => b"root",
             b"" => b"_",
@@ -153,23 +168,55 @@ impl Influx {
         out.extend_from_slice(&self.host);
         out.extend_from_slice(&self.after);
         let mut sign = b' ';
-        for same in fields.chunk_by(|a, b| keys[a.key.clone()] == keys[b.key.clone()]) {
-            out.push(std::mem::replace(&mut sign, b','));
-            out.extend_from_slice(&keys[same[0].key.clone()]);
-            out.push(b'=');
-            let count = match same[0].value {
-                Value::Counter(_) => same.iter().map(|f| f.value.counted()).fold(0, u64::wrapping_add),
-                Value::Integer(n) => n,
-                Value::Float(x) => {
-                    push_java(out, x);
-                    continue;
-                }
+        let mut order = self.sorted.order.iter().map(|&at| &fields[at as usize]).peekable();
+        while let Some(field) = order.next() {
+            let key = &keys[field.key.clone()];
+            let sign = std::mem::replace(&mut sign, b',');
+            let mut count = match field.value {
+                Value::Counter(n) | Value::Integer(n) => n,
+                Value::Float(_) => 0,
             };
-            // An integer of the database has a sign.
-            push_u64(out, if self.integer.is_empty() { count } else { count.min(i64::MAX as u64) });
-            out.extend_from_slice(self.integer);
+            // Counters of one name are written as their sum; of all else the first made keeps the name.
+            while let Some(same) = order.next_if(|f| keys[f.key.clone()] == *key) {
+                if let Value::Counter(_) = field.value {
+                    count = count.wrapping_add(same.value.counted());
+                }
+            }
+            if let Value::Float(x) = field.value {
+                out.push(sign);
+                out.extend_from_slice(key);
+                out.push(b'=');
+                push_java(out, x);
+            } else if self.integer.is_empty() {
+                push_pieces(out, &[sign], key, *b"=", count, []);
+            } else {
+                // An integer of the database has a sign.
+                push_pieces(out, &[sign], key, *b"=", count.min(i64::MAX as u64), []);
+                out.extend_from_slice(self.integer);
+            }
         }
         out.push(b'\n');
+    }
+}
+
+impl Sorted {
+    /// Sets the order of these fields.
+    fn sort(&mut self, fields: &[Field], keys: &[u8]) {
+        // Those of one line lie one behind the other.
+        let text = fields.first().zip(fields.last()).map_or(&[][..], |(a, z)| &keys[a.key.start..z.key.end]);
+        let lengths = fields.iter().map(|f| f.key.len());
+        if self.keys == text && lengths.clone().eq(self.lengths.iter().copied()) {
+            return;
+        }
+        self.keys.clear();
+        self.keys.extend_from_slice(text);
+        self.lengths.clear();
+        self.lengths.extend(lengths);
+        self.order.clear();
+        self.order.extend(0..fields.len() as u32);
+        // Stable, so that of two that come to one name the first made stays.
+        let key = |at: u32| &keys[fields[at as usize].key.clone()];
+        self.order.sort_by(|&a, &b| key(a).cmp(key(b)));
     }
 }
 
@@ -233,6 +280,18 @@ impl Face for Influx {
 
     fn counter(&mut self, _slot: u32, value: u64, _out: &mut Vec<u8>) {
         self.field("", Value::Counter(value));
+    }
+
+    #[inline]
+    fn leaf(&mut self, name: &Name, slot: u32, value: u64, out: &mut Vec<u8>) {
+        if self.above.is_empty() || !name.is(Plain::Influx) {
+            self.enter(name, out);
+            self.counter(slot, value, out);
+            return self.leave(out);
+        }
+        let start = self.keys.len();
+        self.keys.extend_from_slice(name.text().as_bytes());
+        self.fields.push(Field { key: start..self.keys.len(), value: Value::Counter(value) });
     }
 
     fn gauge(&mut self, value: f64, _out: &mut Vec<u8>) {

@@ -12,6 +12,7 @@ use crate::cells::Cells;
 use crate::collide::{Kind, Wire};
 use crate::format::labels::push_json;
 use crate::format::number::{push_java, push_u64};
+use crate::format::text::push_pieces;
 use crate::format::{Face, Page, Writer};
 use crate::names::{Name, Plain};
 use crate::stat::StatCell;
@@ -136,19 +137,28 @@ fn push_name(out: &mut Vec<u8>, name: &Name) {
 }
 
 /// Full names and values, in one object.
-#[derive(Default)]
 struct Flat {
-    /// The name so far, escaped.
+    /// A comma, a quote, and the keys so far, escaped, each with a slash behind it.
     path: Vec<u8>,
     above: Vec<usize>,
-    unmarked: usize,
+    /// What a name that is another's gets at its end.
+    mark: String,
     some: bool,
+}
+
+impl Default for Flat {
+    fn default() -> Self {
+        Self { path: b",\"".to_vec(), above: Vec::new(), mark: String::new(), some: false }
+    }
 }
 
 impl Flat {
     fn entry(&mut self, suffix: &str, value: Result<u64, f64>, out: &mut Vec<u8>) {
-        out.extend_from_slice(if std::mem::replace(&mut self.some, true) { b",\"" } else { b"\"" });
-        out.extend_from_slice(&self.path);
+        let first = !std::mem::replace(&mut self.some, true);
+        // Without the last slash, unless this is the root's own metric.
+        let end = self.path.len() - usize::from(!self.above.is_empty());
+        out.extend_from_slice(&self.path[usize::from(first)..end]);
+        out.extend_from_slice(self.mark.as_bytes());
         if !suffix.is_empty() {
             out.push(b'.');
             out.extend_from_slice(suffix.as_bytes());
@@ -162,12 +172,11 @@ impl Face for Flat {
     const WIRE: Option<Wire> = Some(Wire::Json);
 
     fn mark(&mut self, nth: usize, _path: &str) {
-        self.unmarked = self.path.len();
-        self.path.extend_from_slice(format!("#{}", nth + 1).as_bytes());
+        self.mark = format!("#{}", nth + 1);
     }
 
     fn unmark(&mut self) {
-        self.path.truncate(self.unmarked);
+        self.mark.clear();
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
@@ -176,14 +185,22 @@ impl Face for Flat {
 
     fn enter(&mut self, name: &Name, _out: &mut Vec<u8>) {
         self.above.push(self.path.len());
-        if self.above.len() > 1 {
-            self.path.push(b'/');
-        }
         push_name(&mut self.path, name);
+        self.path.push(b'/');
     }
 
     fn counter(&mut self, _slot: u32, value: u64, out: &mut Vec<u8>) {
         self.entry("", Ok(value), out);
+    }
+
+    #[inline]
+    fn leaf(&mut self, name: &Name, slot: u32, value: u64, out: &mut Vec<u8>) {
+        if !self.some || !name.is(Plain::Json) {
+            self.enter(name, out);
+            self.counter(slot, value, out);
+            return self.leave(out);
+        }
+        push_pieces(out, &self.path, name.text().as_bytes(), *b"\":", value, []);
     }
 
     fn gauge(&mut self, value: f64, out: &mut Vec<u8>) {
@@ -197,7 +214,9 @@ impl Face for Flat {
     }
 
     fn leave(&mut self, _out: &mut Vec<u8>) {
-        self.path.truncate(self.above.pop().unwrap_or(0));
+        if let Some(above) = self.above.pop() {
+            self.path.truncate(above);
+        }
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {

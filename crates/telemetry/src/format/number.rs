@@ -1,10 +1,6 @@
 //! Numbers as text: integers, and floats as Java prints them, which is what readers of Linkerd 1's pages are used to.
 
-/// Appends an integer.
-#[inline]
-pub(crate) fn push_u64(out: &mut Vec<u8>, n: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-}
+pub(crate) use crate::format::text::push_u64;
 
 /// Appends a finite double in Java's layout: always with a decimal point, plain from 10^-3 up to but not including 10^7,
 /// otherwise `d.dddE±n` without a plus sign or padding; the shortest digits that read back as the same number.

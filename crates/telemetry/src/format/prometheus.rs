@@ -7,9 +7,10 @@
 use crate::buckets::Summary;
 use crate::cells::Cells;
 use crate::collide::{Kind, Wire};
+use crate::format::grouped::Grouped;
 use crate::format::labels::{Does, Spot, push_key, push_label};
 use crate::format::number::{push_java, push_u64};
-use crate::format::{Face, Page, Writer, typed};
+use crate::format::{Face, Page, typed};
 use crate::names::{Name, Plain};
 use crate::stat::StatCell;
 use crate::tree::MetricsTree;
@@ -32,8 +33,23 @@ pub fn page(tree: &MetricsTree, options: &Options) -> Box<dyn Page> {
     if options.types {
         return typed::page(tree, &options.prefix);
     }
-    let root = tree.root_place();
-    Box::new(Writer::new(tree.shared(), root, Prometheus::new(&options.prefix)))
+    Box::new(Grouped::new(tree.shared(), Prometheus::new(&options.prefix).name))
+}
+
+/// What the family of a metric is called without prefix, and whether it needs an underscore before it then.
+pub(crate) fn family(path: &[&Name]) -> (Vec<u8>, bool) {
+    // Behind a prefix, so that the name stands as it does behind any.
+    let mut face = Prometheus::new("p");
+    path.iter().for_each(|name| face.enter(name, &mut Vec::new()));
+    let digit = |first: &&Name| first.text().bytes().next().is_none_or(|b| b.is_ascii_digit());
+    (face.name.split_off(face.prefix), path.first().is_some_and(digit))
+}
+
+/// The labels that a path comes to.
+pub(crate) fn labels(path: &[&Name]) -> Vec<u8> {
+    let mut face = Prometheus::new("");
+    path.iter().for_each(|name| face.enter(name, &mut Vec::new()));
+    face.labels
 }
 
 /// The text of the path: what stands before the value.
