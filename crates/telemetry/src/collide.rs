@@ -39,6 +39,16 @@ pub(crate) enum Kind {
     Stat,
 }
 
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Stat => "stat",
+        }
+    }
+}
+
 impl Wire {
     const ALL: [Self; 5] = [Self::Prometheus, Self::Influx, Self::Json, Self::Statsd, Self::StatsdTags];
 

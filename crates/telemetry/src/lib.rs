@@ -46,7 +46,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `tree.rs` | the tree's shape: nodes, names, pruning, the one lock around them |
-//! | `scope.rs` | where a component writes |
+//! | `scope.rs`, `taken.rs` | where a component writes, and what it is told when a name is taken |
 //! | `cells.rs` | the numbers behind counters and levels, one writer each; the worker's thread |
 //! | `lane.rs`, `table.rs` | how a thread finds its own memory, and that memory |
 //! | `histogram.rs`, `stat.rs` | the buckets behind a stat, its window and its totals |
@@ -94,6 +94,7 @@ mod stat;
 mod sync;
 #[allow(unsafe_code, reason = "zeros from the system, and histograms that a stat's end takes out of all tables")]
 mod table;
+mod taken;
 pub mod trace;
 mod tree;
 mod visit;
@@ -110,5 +111,6 @@ pub use level::Level;
 pub use scope::Scope;
 pub use snapshot::Snapshotter;
 pub use stat::{Bucket, Stat, StatRef};
+pub use taken::Taken;
 pub use tree::MetricsTree;
 pub use visit::{MetricRef, Visitor};

@@ -67,7 +67,7 @@ fn tick(tree: &MetricsTree, stat: &crate::stat::StatCell, windows: &mut Windows)
 fn a_sample_is_in_one_window_and_in_one_only() {
     model(10, || {
         let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s");
+        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
         let mut local = Local::enter(tree.shared());
         local.meet(stat.number());
         let ticker = {
@@ -94,7 +94,7 @@ fn a_sample_is_in_one_window_and_in_one_only() {
 fn a_shared_sample_is_in_one_window_and_in_one_only() {
     model(10, || {
         let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s");
+        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
         // By a `OnceLock`, which loom doesn't see into.
         stat.base_or_new();
         let ticker = {
@@ -118,7 +118,7 @@ fn a_shared_sample_is_in_one_window_and_in_one_only() {
 fn a_total_never_decreases() {
     model(10, || {
         let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s");
+        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
         let mut local = Local::enter(tree.shared());
         local.meet(stat.number());
         let total = |tree: &MetricsTree, stat: &crate::stat::StatCell| {
@@ -148,7 +148,7 @@ fn a_count_is_there_once_while_its_thread_ends() {
     model(10, || {
         let tree = MetricsTree::new();
         let counter = tree.root().counter("c");
-        let number = Shared::counter(tree.shared(), Some(tree.root_place()), "c").number();
+        let number = Shared::counter(tree.shared(), Some(tree.root_place()), "c").unwrap().number();
         let mut local = Local::enter(tree.shared());
         local.grow_cells(number);
         let reader = {
@@ -173,7 +173,7 @@ fn a_count_is_there_once_while_its_table_grows() {
     model(10, || {
         let tree = MetricsTree::new();
         let counter = tree.root().counter("c");
-        let number = Shared::counter(tree.shared(), Some(tree.root_place()), "c").number();
+        let number = Shared::counter(tree.shared(), Some(tree.root_place()), "c").unwrap().number();
         let mut local = Local::enter(tree.shared());
         local.grow_cells(number);
         let reader = {
@@ -199,7 +199,7 @@ fn a_count_is_there_once_while_its_table_grows() {
 fn a_sample_is_in_one_window_while_its_table_grows() {
     model(10, || {
         let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s");
+        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
         let mut local = Local::enter(tree.shared());
         local.meet(stat.number());
         let ticker = {
@@ -225,7 +225,7 @@ fn a_sample_is_in_one_window_while_its_table_grows() {
 fn a_sample_is_in_one_window_when_its_thread_ends() {
     model(10, || {
         let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s");
+        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
         let mut local = Local::enter(tree.shared());
         local.meet(stat.number());
         let ticker = {
@@ -249,12 +249,12 @@ fn a_sample_is_in_one_window_when_its_thread_ends() {
 fn a_slot_that_is_used_again_begins_at_zero() {
     model(10, || {
         let tree = MetricsTree::new();
-        let old = Shared::level(tree.shared(), Some(tree.root_place()), "old");
+        let old = Shared::level(tree.shared(), Some(tree.root_place()), "old").unwrap();
         let mut local = Local::enter(tree.shared());
         local.grow_cells(old.slot.number());
         count(&local, old.slot.number(), 1);
         let dropper = thread::spawn(move || drop(old));
-        let new = Shared::level(tree.shared(), Some(tree.root_place()), "new");
+        let new = Shared::level(tree.shared(), Some(tree.root_place()), "new").unwrap();
         local.grow_cells(new.slot.number());
         count(&local, new.slot.number(), 1);
         dropper.join().unwrap();
@@ -270,7 +270,7 @@ fn a_slot_that_is_used_again_begins_at_zero() {
 fn a_stat_may_end_during_a_tick() {
     model(2, || {
         let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s");
+        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
         let mut local = Local::enter(tree.shared());
         local.meet(stat.number());
         assert!(sample_in(local.entry(stat.number()), 1));

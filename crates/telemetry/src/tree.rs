@@ -33,6 +33,7 @@ use crate::names::{Name, Names};
 use crate::scope::Scope;
 use crate::stat::StatCell;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::taken::Taken;
 use crate::visit::{Visitor, visit};
 
 /// All metrics of a process, or of a test: made once and passed to whoever measures or exports.
@@ -400,83 +401,85 @@ impl Shared {
         self.collisions.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn counter(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Slot {
+    /// The counter at this place, or one that is nowhere when there is no such scope any more; so with the other kinds.
+    pub(crate) fn counter(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Result<Slot, Taken> {
         let mut shape = tree.change();
-        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return new_slot(tree) };
+        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return Ok(new_slot(tree)) };
         let place = shape.child(parent, name);
         match shape.metric(place) {
-            Metric::Counter(number) => Slot::again(tree, number),
+            Metric::Counter(number) => Ok(Slot::again(tree, number)),
             Metric::None => {
                 let slot = new_slot(tree);
                 // The node has a handle of its own, so that the counter stays when nobody else holds it.
                 shape.set_metric(place.node, Metric::Counter(slot.hold()));
                 shape.list(place.node, tree);
-                slot
+                Ok(slot)
             }
-            _ => {
-                tree.collide();
-                new_slot(tree)
-            }
+            _ => Err(shape.taken(place, Kind::Counter)),
         }
     }
 
-    pub(crate) fn stat(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Arc<StatCell> {
+    /// A counter that is in no face.
+    pub(crate) fn lone_counter(tree: &Arc<Self>) -> Slot {
+        new_slot(tree)
+    }
+
+    pub(crate) fn stat(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Result<Arc<StatCell>, Taken> {
         let mut shape = tree.change();
-        let place = parent.and_then(|p| shape.alive(p)).map(|parent| shape.child(parent, name));
-        let metric = place.map(|p| shape.metric(p));
-        if let Some(Metric::Stat(number)) = metric {
-            return shape.stats[&number].clone();
-        }
-        let number = tree.free_stats().pop().unwrap_or_else(|| {
-            shape.next_stat += 1;
-            shape.next_stat - 1
-        });
-        let cell = Arc::new(StatCell::new(tree, number, shape.serial()));
-        tree.change_cells(|cells| cells.list_stat(number, Arc::downgrade(&cell)));
-        match (place, metric) {
-            (Some(place), Some(Metric::None)) => {
-                shape.stats.insert(number, cell.clone());
-                shape.set_metric(place.node, Metric::Stat(number));
+        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return Ok(shape.new_stat(tree)) };
+        let place = shape.child(parent, name);
+        match shape.metric(place) {
+            Metric::Stat(number) => Ok(shape.stats[&number].clone()),
+            Metric::None => {
+                let cell = shape.new_stat(tree);
+                shape.stats.insert(cell.number(), cell.clone());
+                shape.set_metric(place.node, Metric::Stat(cell.number()));
                 shape.list(place.node, tree);
+                Ok(cell)
             }
-            (Some(_), _) => tree.collide(),
-            (None, _) => {}
+            _ => Err(shape.taken(place, Kind::Stat)),
         }
-        cell
     }
 
-    pub(crate) fn gauge(tree: &Arc<Self>, parent: Option<Place>, name: &str, read: Read) -> GaugeGuard {
+    /// A stat that is in no face.
+    pub(crate) fn lone_stat(tree: &Arc<Self>) -> Arc<StatCell> {
+        tree.change().new_stat(tree)
+    }
+
+    pub(crate) fn gauge(tree: &Arc<Self>, parent: Option<Place>, name: &str, read: Read) -> Result<GaugeGuard, Taken> {
         let mut shape = tree.change();
-        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return GaugeGuard { registered: None } };
+        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return Ok(GaugeGuard { registered: None }) };
         let place = shape.child(parent, name);
         let id = shape.serial();
         let Some(gauge) = shape.gauge_at(place, tree) else {
-            tree.collide();
+            let taken = shape.taken(place, Kind::Gauge);
+            // Before the function is dropped, which may be anybody's code.
             drop(shape);
-            return GaugeGuard { registered: None };
+            return Err(taken);
         };
         gauge.reads.push((id, read));
-        GaugeGuard { registered: Some((Arc::downgrade(tree), place, id)) }
+        Ok(GaugeGuard { registered: Some((Arc::downgrade(tree), place, id)) })
     }
 
-    pub(crate) fn level(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Arc<LevelExport> {
-        let detached = || Arc::new(LevelExport { slot: new_slot(tree), place: None });
+    pub(crate) fn level(tree: &Arc<Self>, parent: Option<Place>, name: &str) -> Result<Arc<LevelExport>, Taken> {
         let mut shape = tree.change();
-        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return detached() };
+        let Some(parent) = parent.and_then(|p| shape.alive(p)) else { return Ok(Self::lone_level(tree)) };
         let place = shape.child(parent, name);
-        let Some(gauge) = shape.gauge_at(place, tree) else {
-            tree.collide();
-            return detached();
-        };
+        let Some(gauge) = shape.gauge_at(place, tree) else { return Err(shape.taken(place, Kind::Gauge)) };
         // When the last handle is just being dropped, this makes a new level; the old one's drop sees that it isn't its
         // own any more.
         if let Some(level) = gauge.level.as_ref().and_then(|(_, l)| l.upgrade()) {
-            return level;
+            return Ok(level);
         }
         let place = Some((Arc::downgrade(tree), place));
         let level = Arc::new(LevelExport { slot: new_slot(tree), place });
         gauge.level = Some((level.slot.number(), Arc::downgrade(&level)));
-        level
+        Ok(level)
+    }
+
+    /// A level that is in no face.
+    pub(crate) fn lone_level(tree: &Arc<Self>) -> Arc<LevelExport> {
+        Arc::new(LevelExport { slot: new_slot(tree), place: None })
     }
 
     pub(crate) fn remove_gauge(&self, place: Place, id: u64) {
@@ -760,6 +763,21 @@ impl Shape {
         let chunk = &mut self.nodes[chunks - 1];
         chunk.push(new);
         ((chunks - 1) * CHUNK + chunk.len() - 1) as u32
+    }
+
+    fn new_stat(&mut self, tree: &Arc<Shared>) -> Arc<StatCell> {
+        let number = tree.free_stats().pop().unwrap_or_else(|| {
+            self.next_stat += 1;
+            self.next_stat - 1
+        });
+        let cell = Arc::new(StatCell::new(tree, number, self.serial()));
+        tree.change_cells(|cells| cells.list_stat(number, Arc::downgrade(&cell)));
+        cell
+    }
+
+    /// Why a place can't have a metric of this kind.
+    fn taken(&self, place: Place, asked: Kind) -> Taken {
+        Taken { path: self.full_name(place), is: self.kind(place.node).unwrap_or(asked), asked }
     }
 
     /// The gauge of a node, made when the node has no metric; `None` when it has one of another kind.

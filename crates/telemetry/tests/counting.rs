@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
 use l5d_telemetry::format::prometheus;
-use l5d_telemetry::{MetricRef, MetricsTree, Snapshotter, Summary, Visitor};
+use l5d_telemetry::{MetricRef, MetricsTree, Snapshotter, Summary, Taken, Visitor};
 
 fn page(tree: &MetricsTree) -> String {
     let mut out = Vec::new();
@@ -78,6 +78,31 @@ fn another_kind_at_a_taken_name_works_and_is_not_exported() {
     assert_eq!((page(&tree).as_str(), level.value(), tree.collisions()), ("x 5\n", 1, 3));
     drop((gauge, level, stat));
     assert_eq!(page(&tree), "x 5\n");
+}
+
+#[test]
+fn another_kind_at_a_taken_name_is_an_error_to_those_who_ask() {
+    let tree = MetricsTree::new();
+    let scope = tree.scope("rt").scope("svc/web");
+    let (counter, level) = (scope.try_counter("x").unwrap(), scope.try_level("l").unwrap());
+    scope.try_counter("x").unwrap().incr();
+    let _gauge = scope.try_gauge("l", || 2.0).unwrap();
+    level.incr();
+    let said = |taken: Result<(), Taken>| taken.unwrap_err().to_string();
+    let of = |is, name, asked| {
+        format!("\"rt/svc/web/{name}\" is a {is} already and can't be a {asked} too: choose another name")
+    };
+    assert_eq!(said(scope.try_stat("x").map(drop)), of("counter", "x", "stat"));
+    assert_eq!(said(scope.try_gauge("x", || 1.0).map(drop)), of("counter", "x", "gauge"));
+    assert_eq!(said(scope.try_level("x").map(drop)), of("counter", "x", "gauge"));
+    assert_eq!(said(scope.try_counter("l").map(drop)), of("gauge", "l", "counter"));
+    assert_eq!(scope.try_stat("l").unwrap_err().path(), "rt/svc/web/l");
+    let stat = scope.try_stat("s").unwrap();
+    assert_eq!(said(scope.try_counter("s").map(drop)), of("stat", "s", "counter"));
+    // They were told: that is no collision.
+    assert_eq!((counter.value(), tree.collisions()), (1, 0));
+    assert_eq!(page(&tree), "rt:x{rt=\"svc/web\"} 1\nrt:l{rt=\"svc/web\"} 3.0\n");
+    drop(stat);
 }
 
 #[test]
