@@ -23,6 +23,8 @@ pub struct Handler {
     /// For a page of metrics the type that its errors have as well. Scrapers refuse an answer without a type, so that one
     /// would hide what is wrong.
     pub metrics: Option<&'static str>,
+    /// For a page of metrics what it is called in `telemetry/faces`, where the server says what its pages cost.
+    pub face: Option<&'static str>,
     /// Answers a request. HEAD arrives as such and may be answered as GET: the body is cut off by the server.
     pub serve: Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>,
 }
@@ -43,7 +45,13 @@ impl Handler {
         F: Fn(Request) -> R + Send + Sync + 'static,
         R: Future<Output = Response> + Send + 'static,
     {
-        Self { path: path.into(), nav: None, metrics: None, serve: Arc::new(move |request| Box::pin(serve(request))) }
+        Self {
+            path: path.into(),
+            nav: None,
+            metrics: None,
+            face: None,
+            serve: Arc::new(move |request| Box::pin(serve(request))),
+        }
     }
 
     /// A page that answers at once.
@@ -73,6 +81,13 @@ impl Handler {
             serve(request)
         });
         Self { metrics: Some(content_type), ..page }
+    }
+
+    /// The same page, measured under `telemetry/faces` by this name.
+    #[must_use]
+    pub fn as_face(mut self, face: &'static str) -> Self {
+        self.face = Some(face);
+        self
     }
 
     /// The same page with an entry in the navigation.

@@ -18,7 +18,7 @@ use crate::{Handler, Request, Response};
 
 /// The page `/metrics` of a tree. A telemeter may give it again, with other buckets.
 pub fn metrics_handler(tree: MetricsTree, buckets: Arc<Buckets>) -> Handler {
-    Handler::metrics_of("/metrics", TEXT.1, move |request| serve(request, &tree, &buckets))
+    Handler::metrics_of("/metrics", TEXT.1, move |request| serve(request, &tree, &buckets)).as_face("modern")
 }
 
 pub(crate) fn cardinality_handler(tree: MetricsTree) -> Handler {

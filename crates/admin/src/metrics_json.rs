@@ -9,7 +9,9 @@ use crate::{Handler, Request, Response};
 const TYPE: &str = "application/json";
 
 pub(crate) fn handler(tree: MetricsTree) -> Handler {
-    Handler::metrics_of("/admin/metrics.json", TYPE, move |request| serve(request, &tree)).in_nav("metrics")
+    Handler::metrics_of("/admin/metrics.json", TYPE, move |request| serve(request, &tree))
+        .in_nav("metrics")
+        .as_face("json")
 }
 
 fn serve(request: &Request, tree: &MetricsTree) -> Response {

@@ -27,6 +27,7 @@ use l5d_net::{
     Drain, ServerTls, ServerTlsConfig, SocketOptions, SocketTimeout, Stream, TcpSampler, TimedStream, TlsError, bind,
 };
 use l5d_telemetry::MetricsTree;
+use l5d_telemetry::format::Scrapes;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -121,16 +122,18 @@ pub struct AdminServer {
     config: AdminConfig,
     tls: Option<ServerTls>,
     stats: Stats,
+    tree: MetricsTree,
 }
 
 impl AdminServer {
-    /// Listens. The server's own metrics go under `srv/adminhttp` of `tree`.
+    /// Listens. The server's own metrics go under `srv/adminhttp` of `tree`, what its pages of metrics cost under
+    /// `telemetry/faces`.
     pub fn bind(config: AdminConfig, tree: &MetricsTree) -> Result<Self, BindError> {
         let tls = config.tls.clone().map(ServerTls::new).transpose()?;
         let failed = |source| BindError::Listen { addr: config.addr, source };
         let listener = bind(config.addr, &config.socket_options).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, addr, tls, stats: Stats::new(tree), config })
+        Ok(Self { listener, addr, tls, stats: Stats::new(tree), tree: tree.clone(), config })
     }
 
     /// Where it listens: with port 0 in the configuration, the port that was given.
@@ -147,7 +150,10 @@ impl AdminServer {
         let mut socket_options = self.config.socket_options;
         let write = socket_options.write_timeout.map_or(self.config.limits.write, |w| w.min(self.config.limits.write));
         socket_options.write_timeout = Some(write);
+        let faces = handlers.iter().filter_map(|handler| handler.face);
+        let faces = faces.map(|face| (face, Scrapes::new(&self.tree, face))).collect();
         let server = Arc::new(Server {
+            faces,
             pages: Pages::new(handlers),
             security: self.config.security,
             limits: self.config.limits,
@@ -197,6 +203,8 @@ impl AdminServer {
 /// What all connections share.
 struct Server {
     pages: Pages,
+    /// What the pages of each face cost.
+    faces: HashMap<&'static str, Scrapes>,
     security: Option<Security>,
     limits: Limits,
     socket_options: SocketOptions,
@@ -357,7 +365,14 @@ impl Server {
         let begun = Instant::now();
         let response = (handler.serve)(request);
         self.stats.handletime_us.add(begun.elapsed().as_micros() as u64);
-        response.await
+        let mut response = response.await;
+        if let Some(scrapes) = handler.face.and_then(|face| self.faces.get(face)) {
+            response.body = match response.body {
+                Body::Page(page) => Body::Page(scrapes.measured(page, begun.elapsed())),
+                full => full,
+            };
+        }
+        response
     }
 
     /// The whole body, or the status that its sender deserves.

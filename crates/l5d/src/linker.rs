@@ -23,7 +23,7 @@ use l5d_namers::{INTERPRETERS, InterpreterConfig, NAMERS, NamerConfig, NamerCont
 use l5d_naming::{Interpreter, Namer};
 use l5d_net::{Drain, DrainTrigger, drain};
 use l5d_telemeters::{MAX_SERIES, MAX_SERIES_PER_SCOPE, TELEMETERS, Telemeter, TelemeterConfig, TelemeterContext};
-use l5d_telemetry::{GaugeGuard, MetricsTree, Snapshotter, history::History, trace::Tracing};
+use l5d_telemetry::{Census, GaugeGuard, MetricsTree, Snapshotter, history::History, trace::Tracing};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
@@ -148,6 +148,7 @@ pub(crate) struct Linker {
     snapshot_interval: Duration,
     workers: usize,
     _process: Vec<GaugeGuard>,
+    _census: Census,
 }
 
 /// What the command line adds to the configuration.
@@ -174,6 +175,7 @@ impl Linker {
         let Plugged { telemeters, namers, interpreters } =
             plug(config.telemeters, config.namers, &mut config.routers, &tree).map_err(|e| mistakes(&e, file))?;
         let process = process::register(&tree);
+        let census = Census::new(&tree);
 
         let tracing = Tracing::new(telemeters.iter().filter_map(|t| t.tracer()).collect());
         let context =
@@ -247,6 +249,7 @@ impl Linker {
             snapshot_interval: options.snapshot_interval,
             workers: options.workers,
             _process: process,
+            _census: census,
         })
     }
 

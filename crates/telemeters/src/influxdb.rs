@@ -91,7 +91,7 @@ impl Telemeter for InfluxDb {
             });
             influxdb::page(&tree, &influxdb::Options { host: host.unwrap_or_else(|| "none".to_owned()), integers })
         });
-        vec![page.in_nav("influxdb")]
+        vec![page.in_nav("influxdb").as_face("influxdb")]
     }
 }
 

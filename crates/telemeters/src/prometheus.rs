@@ -60,7 +60,7 @@ impl Telemeter for Prometheus {
         let page = Handler::metrics(&self.config.path, prometheus::CONTENT_TYPE, move |_| {
             prometheus::page(&tree, &prometheus::Options { prefix: prefix.clone(), types })
         });
-        vec![page.in_nav("prometheus")]
+        vec![page.in_nav("prometheus").as_face("prometheus")]
     }
 }
 

@@ -73,6 +73,8 @@ enum Whose {
     Otlp,
     OtlpClient,
     History,
+    Face,
+    Series,
 }
 
 /// A line of the tables: the keys of the path, `*` for a value; kind; name; unit; the labels that `*` stands for; help;
@@ -122,6 +124,8 @@ const OTHERS: &[Whose] = &[Whose::Admin, Whose::Tracer, Whose::OtlpClient];
 const ROUTERS: &[Whose] = &[Whose::Router];
 const PROCESSES: &[Whose] = &[Whose::Process];
 const HISTORIES: &[Whose] = &[Whose::History];
+const PAGES: &[Whose] = &[Whose::Face];
+const TREES: &[Whose] = &[Whose::Series];
 const STATSDS: &[Whose] = &[Whose::Statsd];
 const TRACERS: &[Whose] = &[Whose::Zipkin, Whose::Otlp];
 const OTLP_TELEMETERS: &[Whose] = &[Whose::Otlp];
@@ -446,6 +450,28 @@ const HISTORY: &[Row] = &[
 ];
 
 #[rustfmt::skip]
+const FACES: &[Row] = &[
+    Row("scrapes", C, "scrapes", N, &[], "Pages that were asked for",
+        &[When(PAGES, "a page of metrics is asked for")]),
+    Row("bytes", C, "written", Bytes, &[], "What they came to, before any compression",
+        &[When(PAGES, "a page is over, read to its end or not")]),
+    Row("duration_us", S, "duration", Micros, &[], "Time that writing a page took, without waiting for its reader",
+        &[When(PAGES, "a page is over, read to its end or not")]),
+];
+
+#[rustfmt::skip]
+const SERIES: &[Row] = &[
+    Row("counters", G, "counters", N, &[], "Counters in the tree",
+        &[When(TREES, "a name comes, or goes")]),
+    Row("gauges", G, "gauges", N, &[], "Gauges in the tree",
+        &[When(TREES, "a name comes, or goes")]),
+    Row("stats", G, "stats", N, &[], "Distributions in the tree",
+        &[When(TREES, "a name comes, or goes")]),
+    Row("bytes", G, "memory", Bytes, &[], "Memory that series take",
+        &[When(TREES, "a name comes, or goes; the window rolls after first samples")]),
+];
+
+#[rustfmt::skip]
 const PROCESS: &[Row] = &[
     Row("uptime", G, "uptime", Millis, &[], "Time since the process started",
         &[When(PROCESSES, "always")]),
@@ -509,7 +535,7 @@ const TRACES: &[Row] = &[
 ];
 
 impl Whose {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Server,
         Self::Service,
         Self::Client,
@@ -523,6 +549,8 @@ impl Whose {
         Self::Otlp,
         Self::OtlpClient,
         Self::History,
+        Self::Face,
+        Self::Series,
     ];
 
     fn prefix(self) -> &'static str {
@@ -540,6 +568,8 @@ impl Whose {
             Self::Otlp => "l5d_otlp_",
             Self::OtlpClient => "l5d_otlp_client_",
             Self::History => "l5d_history_",
+            Self::Face => "l5d_face_",
+            Self::Series => "l5d_series_",
         }
     }
 
@@ -557,7 +587,9 @@ impl Whose {
             | Self::Zipkin
             | Self::Otlp
             | Self::OtlpClient
-            | Self::History => &[],
+            | Self::History
+            | Self::Series => &[],
+            Self::Face => &["face"],
         }
     }
 
@@ -568,6 +600,8 @@ impl Whose {
             Self::Statsd => STATSD,
             Self::Zipkin | Self::Otlp => TRACES,
             Self::History => HISTORY,
+            Self::Face => FACES,
+            Self::Series => SERIES,
             _ => STACK,
         }
     }
@@ -588,6 +622,8 @@ impl Whose {
             Self::Otlp => "Measured at the OTLP telemeter.",
             Self::OtlpClient => "Measured at the connection to the OTLP collector.",
             Self::History => "Measured at the history that the dashboard draws.",
+            Self::Face => "Measured at the pages of metrics of one format.",
+            Self::Series => "Measured at the metrics themselves.",
         }
     }
 
@@ -607,6 +643,8 @@ impl Whose {
             ["otlp", "client", _, ..] => (Self::OtlpClient, &[], 2),
             ["otlp", _, ..] => (Self::Otlp, &[], 1),
             ["telemetry", "history", _, ..] => (Self::History, &[], 2),
+            ["telemetry", "faces", _, _, ..] => (Self::Face, &[2], 3),
+            ["telemetry", "series", _, ..] => (Self::Series, &[], 2),
             _ => return None,
         })
     }

@@ -353,6 +353,20 @@ impl Cells {
         }
     }
 
+    /// What they take, but for the buckets of stats.
+    pub(crate) fn bytes(&self) -> usize {
+        let numbers = self.slots.len() * PAGE;
+        let shared = self.slots.iter().map(|page| match page.base.get() {
+            Some(_) => PAGE * (size_of::<AtomicU64>() + size_of::<AtomicU32>()),
+            None => PAGE * size_of::<AtomicU32>(),
+        });
+        let own = self.workers.iter().map(|worker| {
+            worker.cells.cells().len().min(numbers) * size_of::<AtomicU64>()
+                + worker.stats.entries().len().min(self.stats.len()) * size_of::<crate::table::Entry>()
+        });
+        shared.sum::<usize>() + own.sum::<usize>() + self.stats.capacity() * size_of::<Weak<StatCell>>()
+    }
+
     /// Lists a new stat under its number.
     pub(crate) fn list_stat(&mut self, number: u32, stat: Weak<StatCell>) {
         let number = number as usize;

@@ -242,6 +242,11 @@ impl IdTable {
         self.len
     }
 
+    /// What it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<u32>() + self.tags.capacity()
+    }
+
     /// The numbers whose hash may be this one, and some others.
     pub(crate) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
         let tag = tag(hash);

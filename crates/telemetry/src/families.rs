@@ -41,6 +41,8 @@ pub(crate) struct Families {
     last: Option<(u32, Spot)>,
     /// How often scopes were taken out.
     prunes: u64,
+    /// What the scopes' labels take.
+    labels: usize,
     /// Forms without anything, left because a page was open.
     loose: Vec<u32>,
     order: Mutex<Option<Arc<Vec<u32>>>>,
@@ -138,6 +140,7 @@ impl Families {
             listed: HashMap::default(),
             last: None,
             prunes: 0,
+            labels: 0,
             loose: Vec::new(),
             order: Mutex::default(),
             cursors: Mutex::default(),
@@ -175,6 +178,7 @@ impl Families {
             || Member { node: scope.node, first: metric.nodes[metric.nodes.len() - 1], labels: Arc::default() };
         if !self.listed.contains_key(&scope.node) {
             let labels = self.labels(scope.path, metric.nodes);
+            self.labels += own_bytes(&labels);
             let scopes = &mut self.forms[above as usize].scopes;
             self.listed.insert(scope.node, Listed { form: above, at: scopes.len() as u32 });
             push(scopes, Member { labels, ..member() });
@@ -206,7 +210,9 @@ impl Families {
         self.last = None;
         let Some(Listed { form: number, at }) = self.listed.remove(&node) else { return };
         let form = &mut self.forms[number as usize];
-        form.scopes[at as usize] = Member { node: GONE, first: GONE, labels: Arc::default() };
+        let member = &mut form.scopes[at as usize];
+        (member.node, member.first) = (GONE, GONE);
+        self.labels -= own_bytes(&std::mem::take(&mut member.labels));
         form.holes += 1;
         if form.holes as usize * 2 > form.scopes.len() {
             self.close_up(number);
@@ -382,6 +388,22 @@ impl Families {
         labels.find(|l| ***l == *text).cloned().unwrap_or_else(|| text.into())
     }
 
+    /// What they take.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |form: &Form| {
+            form.key.len()
+                + form.name.len()
+                + form.beneath.capacity() * size_of::<u32>()
+                + form.keys.capacity() * size_of::<(u32, u32)>()
+                + form.scopes.capacity() * size_of::<Member>()
+        };
+        self.forms.iter().map(of).sum::<usize>()
+            + self.forms.capacity() * size_of::<Form>()
+            + self.listed.capacity() * (size_of::<(u32, Listed)>() + 1)
+            + self.index.bytes()
+            + self.labels
+    }
+
     fn hash(&self, above: u32, key: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         (above, key).hash(&mut hasher);
@@ -482,6 +504,11 @@ impl Form {
             _ => Own::None,
         }
     }
+}
+
+/// What a scope's labels take: nothing when another scope has them too.
+fn own_bytes(labels: &Arc<[u8]>) -> usize {
+    if Arc::strong_count(labels) > 1 { 0 } else { labels.len() + 2 * size_of::<usize>() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -85,6 +85,12 @@ impl Histogram {
         true
     }
 
+    /// What it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let hit = (0..BLOCKS).filter(|&at| !self.blocks[at].load(Ordering::Relaxed).is_null()).count();
+        size_of::<Self>() + hit * size_of::<Block>()
+    }
+
     fn block_if_hit(&self, at: usize) -> Option<&Block> {
         // Acquire: sees the zeros of a block that another thread made.
         let block = self.blocks[at % PLACES].load(Ordering::Acquire);
@@ -219,6 +225,13 @@ impl Seen {
 
     pub(crate) fn sum(&self) -> u64 {
         self.sum
+    }
+
+    /// What it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.buckets.capacity() * size_of::<u16>()
+            + (self.low.capacity() + self.high.capacity()) * size_of::<u32>()
     }
 
     /// The histograms of one stat as they are now, added up and widened by what was seen: every bucket with samples in

@@ -56,6 +56,7 @@
 //! | `exemplar.rs` | samples that a trace tells more about |
 //! | `history.rs`, `history/` | the last hour of the golden signals, for the dashboard |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
+//! | `census.rs`, `format/measured.rs` | how many series there are and what they take; what pages cost |
 //! | `families.rs` | which metrics are one family, and their scopes' labels as text |
 //! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
@@ -72,6 +73,7 @@ mod buckets;
 mod catalogue;
 mod ceiling;
 mod cells;
+mod census;
 mod collide;
 mod counter;
 mod exemplar;
@@ -104,6 +106,7 @@ pub use buckets::Summary;
 pub use catalogue::{Meaning, listing, meaning};
 pub use ceiling::Overflow;
 pub use cells::WorkerGuard;
+pub use census::Census;
 pub use counter::Counter;
 pub use format::Page;
 pub use gauge::GaugeGuard;

@@ -15,6 +15,8 @@ pub(crate) struct Names {
     letters: Vec<Letters>,
     /// How many nodes have it.
     uses: Vec<u32>,
+    /// What the texts take.
+    text: usize,
     free: Vec<u32>,
     /// One more than the number of each, by its text.
     numbers: IdTable,
@@ -56,6 +58,11 @@ impl Name {
     pub(crate) fn is(&self, plain: Plain) -> bool {
         self.plain & plain as u8 != 0
     }
+
+    /// What its text takes, with the two counts of an `Arc`.
+    fn bytes(&self) -> usize {
+        self.text.len() + 2 * size_of::<usize>()
+    }
 }
 
 impl Names {
@@ -65,6 +72,7 @@ impl Names {
             names: Vec::new(),
             letters: Vec::new(),
             uses: Vec::new(),
+            text: 0,
             free: Vec::new(),
             numbers: IdTable::default(),
             hasher: RandomState::default(),
@@ -86,6 +94,7 @@ impl Names {
             return number;
         }
         let (name, letters) = (Name::new(text), self.base.letters(text));
+        self.text += name.bytes();
         let number = if let Some(number) = self.free.pop() {
             (self.names[number as usize], self.letters[number as usize], self.uses[number as usize]) =
                 (name, letters, 1);
@@ -115,6 +124,7 @@ impl Names {
             let mut numbers = std::mem::take(&mut self.numbers);
             numbers.remove(self.hash_of(number + 1), number + 1, |id| self.hash_of(id));
             self.numbers = numbers;
+            self.text -= self.names[number as usize].bytes();
             self.names[number as usize].text = Arc::default();
             self.free.push(number);
         }
@@ -122,6 +132,14 @@ impl Names {
 
     pub(crate) fn get(&self, number: u32) -> &Name {
         &self.names[number as usize]
+    }
+
+    /// What they take.
+    pub(crate) fn bytes(&self) -> usize {
+        let lists = self.names.capacity() * size_of::<Name>()
+            + self.letters.capacity() * size_of::<Letters>()
+            + (self.uses.capacity() + self.free.capacity()) * size_of::<u32>();
+        lists + self.text + self.numbers.bytes()
     }
 
     fn hash_of(&self, id: u32) -> u64 {

@@ -32,7 +32,7 @@ impl Snapshotter {
             let cells = self.tree.cells();
             let stat = cells.stat(number);
             if let Some(stat) = &stat {
-                stat.tick(&cells, tick);
+                stat.tick(&cells, tick, self.tree.stat_bytes());
             }
             // The stat is dropped after the lock: when it was the last to hold it, that takes the lock for writing.
             drop(cells);

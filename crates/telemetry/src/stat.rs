@@ -60,6 +60,8 @@ struct Roll {
     /// All samples up to the last tick. Absent as long as there was none: an idle stat has no bucket memory.
     seen: Option<Box<Seen>>,
     window: Summary,
+    /// What the buckets took at the last tick that looked.
+    bytes: u64,
     /// Which tick ended the window; 0 before the first.
     tick: u64,
 }
@@ -212,14 +214,17 @@ impl StatCell {
         }
     }
 
-    /// Ends the window and begins the next.
-    pub(crate) fn tick(&self, cells: &Cells, tick: u64) {
+    /// Ends the window and begins the next. Changes `bytes` by what its buckets take more than before.
+    pub(crate) fn tick(&self, cells: &Cells, tick: u64, bytes: &AtomicU64) {
         let mut roll = self.roll();
         // Before anything is read: who marks it from now on is in the next tick's list.
         self.base_touched.swap(false, Ordering::AcqRel);
         let histograms = cells.histograms(self);
         let mut gained = Vec::new();
-        let sum = roll.seen.get_or_insert_default().advance(histograms, |index, n| gained.push((index, n)));
+        let seen = roll.seen.get_or_insert_default();
+        let sum = seen.advance(histograms.clone(), |index, n| gained.push((index, n)));
+        let takes = (seen.bytes() + histograms.map(Histogram::bytes).sum::<usize>()) as u64;
+        bytes.fetch_add(takes.wrapping_sub(std::mem::replace(&mut roll.bytes, takes)), Ordering::Relaxed);
         roll.window = Summary::of(gained.iter().copied(), sum);
         roll.tick = tick;
     }
@@ -233,6 +238,7 @@ impl Drop for StatCell {
     fn drop(&mut self) {
         if let Some(tree) = self.tree.upgrade() {
             tree.return_stat(self.number);
+            tree.stat_bytes().fetch_sub(self.roll().bytes, Ordering::Relaxed);
             tree.forget_exemplars(self.serial);
         }
     }

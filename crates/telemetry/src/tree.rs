@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 
 use crate::ceiling::{Ceiling, OVERFLOW, Overflow};
 use crate::cells::{CellStore, Cells, Slot, WorkerGuard, new_slot};
+use crate::census::Kinds;
 use crate::collide::{Clashes, Ending, IdTable, Kind, Letters, Wire, clashing};
 use crate::exemplar::{Exemplar, Exemplars};
 use crate::expired::{Expired, Lingering};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     collisions: AtomicU64,
     /// Gauges that panicked when they were asked.
     panics: AtomicU64,
+    /// What the buckets of stats take, kept by their ticks.
+    stat_bytes: AtomicU64,
     ceiling: Ceiling,
     expired: Expired,
     exemplars: Exemplars,
@@ -81,6 +84,7 @@ pub(crate) struct Shape {
     ended: IdTable,
     clashes: Clashes,
     families: Families,
+    kinds: Kinds,
     gauges: Vec<Gauge>,
     free_gauges: Vec<u32>,
     stats: HashMap<u32, Arc<StatCell>, RandomState>,
@@ -133,6 +137,18 @@ pub(crate) enum Metric {
     Counter(u32),
     Gauge(u32),
     Stat(u32),
+}
+
+impl Kinds {
+    fn count(&mut self, metric: Metric, change: impl Fn(u32) -> u32) {
+        let number = match metric {
+            Metric::None => return,
+            Metric::Counter(_) => &mut self.counters,
+            Metric::Gauge(_) => &mut self.gauges,
+            Metric::Stat(_) => &mut self.stats,
+        };
+        *number = change(*number);
+    }
 }
 
 impl About {
@@ -208,6 +224,7 @@ impl MetricsTree {
             ended: IdTable::default(),
             clashes: Clashes::default(),
             families: Families::new(),
+            kinds: Kinds::default(),
             gauges: Vec::new(),
             free_gauges: Vec::new(),
             stats: HashMap::default(),
@@ -227,6 +244,7 @@ impl MetricsTree {
             pushers: Mutex::default(),
             collisions: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            stat_bytes: AtomicU64::new(0),
             ceiling: Ceiling::none(),
             expired: Expired::default(),
             exemplars: Exemplars::default(),
@@ -367,6 +385,18 @@ impl Shared {
 
     pub(crate) fn series(&self) -> u64 {
         self.shape().letters.len() as u64
+    }
+
+    /// What series take: see `census.rs`.
+    pub(crate) fn bytes(&self) -> u64 {
+        let (shape, cells) = (self.shape(), self.cells());
+        (shape.bytes() + cells.bytes() + shape.next_stat as usize * size_of::<StatCell>()) as u64
+            + self.stat_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the buckets of stats take.
+    pub(crate) fn stat_bytes(&self) -> &AtomicU64 {
+        &self.stat_bytes
     }
 
     pub(crate) fn ceiling(&self) -> &Ceiling {
@@ -665,7 +695,11 @@ impl Shape {
     }
 
     fn set_metric(&mut self, node: u32, metric: Metric) {
-        self.node_mut(node).about.set_metric(metric);
+        let about = &mut self.node_mut(node).about;
+        let before = about.metric();
+        about.set_metric(metric);
+        self.kinds.count(before, |n| n - 1);
+        self.kinds.count(metric, |n| n + 1);
     }
 
     /// Whether there is such a child, and it was not emptied since it was asked for last.
@@ -815,6 +849,24 @@ impl Shape {
                 self.free_gauges.push(number);
             }
         }
+    }
+
+    pub(crate) fn kinds(&self) -> Kinds {
+        self.kinds
+    }
+
+    /// What it takes, but for the stats.
+    fn bytes(&self) -> usize {
+        let nodes: usize = self.nodes.iter().map(|chunk| chunk.capacity() * size_of::<Node>()).sum();
+        nodes
+            + self.free_nodes.capacity() * size_of::<u32>()
+            + self.names.bytes()
+            + self.index.bytes()
+            + self.letters.bytes()
+            + self.ended.bytes()
+            + self.families.bytes()
+            + self.gauges.capacity() * size_of::<Gauge>()
+            + self.stats.capacity() * (size_of::<(u32, Arc<StatCell>)>() + 1)
     }
 
     pub(crate) fn families(&self) -> &Families {

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
-use l5d_telemetry::format::prometheus;
-use l5d_telemetry::{MetricRef, MetricsTree, Snapshotter, Summary, Taken, Visitor};
+use l5d_telemetry::format::{Scrapes, prometheus};
+use l5d_telemetry::{Census, MetricRef, MetricsTree, Snapshotter, Summary, Taken, Visitor};
 
 fn page(tree: &MetricsTree) -> String {
     let mut out = Vec::new();
@@ -347,4 +348,62 @@ fn a_gauge_that_panics_is_left_out_and_counted() {
     let _after = tree.scope("s").gauge("h", || 2.0);
     assert_eq!((page(&tree).as_str(), tree.panics()), ("a 1.0\ns:h 2.0\n", 1));
     assert_eq!((seen(&tree).gauges, tree.panics()), (vec![("a".into(), 1.0), ("s|h".into(), 2.0)], 2));
+}
+
+#[cfg_attr(miri, ignore = "many series, and nothing that miri would look at")]
+#[test]
+fn the_tree_says_how_many_series_it_has_and_what_they_take() {
+    let tree = MetricsTree::new();
+    let _census = Census::new(&tree);
+    let of = |name: &str| {
+        let name = format!("telemetry|series|{name}");
+        seen(&tree).gauges.into_iter().find(|g| g.0 == name).unwrap().1
+    };
+    assert_eq!(["counters", "gauges", "stats"].map(of), [0.0, 4.0, 0.0]);
+    let empty = of("bytes");
+    let scope = tree.scope("rt").scope("http").scope("service");
+    let _worker = tree.enter_worker();
+    for service in 0..100 {
+        let scope = scope.scope(&format!("svc/{service}"));
+        (0..20).for_each(|i| scope.counter(&format!("counter{i}")).incr());
+        scope.stat("request_latency_ms");
+    }
+    assert_eq!(["counters", "gauges", "stats"].map(of), [2000.0, 4.0, 100.0]);
+    let filled = of("bytes") - empty;
+    // 20 to 90 bytes a counter, and each stat's own.
+    assert!((40_000.0..220_000.0).contains(&filled), "{filled}");
+    // A stat's buckets come with its samples: three blocks for these, and once more what was read of them.
+    (0..100).for_each(|service| {
+        let stat = scope.scope(&format!("svc/{service}")).stat("request_latency_ms");
+        [1, 100, 1000].into_iter().for_each(|n| stat.add(n));
+    });
+    Snapshotter::new(&tree).tick();
+    let sampled = of("bytes") - empty - filled;
+    assert!((100_000.0..150_000.0).contains(&sampled), "{sampled}");
+    scope.prune();
+    Snapshotter::new(&tree).tick();
+    assert_eq!(["counters", "gauges", "stats"].map(of), [0.0, 4.0, 0.0]);
+    let left = of("bytes") - empty;
+    // The nodes are kept for those to come, and a few stats until somebody looks whether their handles are gone.
+    assert!(left < filled + sampled / 2.0, "{left} of {filled} and {sampled}");
+}
+
+#[test]
+fn a_page_is_measured_by_its_face() {
+    let tree = MetricsTree::new();
+    let scrapes = Scrapes::new(&tree, "prometheus");
+    let face = tree.scope("telemetry").scope("faces").scope("prometheus");
+    let counts = || (face.counter("scrapes").value(), face.counter("bytes").value());
+    let begin = || scrapes.measured(prometheus::page(&tree, &prometheus::Options::default()), Duration::ZERO);
+    let mut first = begin();
+    assert_eq!(counts(), (1, 0));
+    let mut out = b"before".to_vec();
+    while first.fill(&mut out) {}
+    drop(first);
+    assert_eq!(counts(), (1, out.len() as u64 - 6));
+    // Nobody reads this one.
+    drop(begin());
+    assert_eq!(counts(), (2, out.len() as u64 - 6));
+    Snapshotter::new(&tree).tick();
+    assert_eq!(seen(&tree).stats[0].2, 2);
 }

@@ -647,4 +647,6 @@ fn telemeters(seen: &Seen) {
     });
     stage.until("StatsD telemeter", &["datagrams", "resolve_failures", "dropped/<cause>"]);
     stage.until("history", &["scopes", "bytes", "sample_us"]);
+    stage.until("pages of metrics", &["scrapes", "bytes", "duration_us"]);
+    stage.until("series", &["counters", "gauges", "stats", "bytes"]);
 }

@@ -177,6 +177,8 @@ impl Whose {
             Self::Otlp => "OTLP telemeter",
             Self::OtlpClient => "OTLP's connection",
             Self::History => "history",
+            Self::Face => "pages of metrics",
+            Self::Series => "series",
         }
     }
 
@@ -195,6 +197,8 @@ impl Whose {
             Self::Otlp => "otlp",
             Self::OtlpClient => "otlp/client",
             Self::History => "telemetry/history",
+            Self::Face => "telemetry/faces/<face>",
+            Self::Series => "telemetry/series",
         }
     }
 }

@@ -23,6 +23,7 @@ mod grouped;
 pub mod influxdb;
 pub mod json;
 pub(crate) mod labels;
+mod measured;
 pub mod modern;
 mod number;
 pub mod otlp;
@@ -35,6 +36,7 @@ mod text;
 mod typed;
 pub mod zipkin;
 
+pub use measured::Scrapes;
 pub(crate) use prefetch::prefetch;
 
 /// A page being written. No lock is held between two calls, and the tree may change between them.
