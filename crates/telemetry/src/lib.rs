@@ -41,6 +41,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! A program whose crates count through the `metrics` facade gives it a `Recorder`, which the feature `metrics` has.
+//!
 //! # The pieces
 //!
 //! | file | what it owns |
@@ -54,6 +56,7 @@
 //! | `catalogue.rs`, `catalogue/` | what each metric is called in the modern face, what it means, and what moves it |
 //! | `ceiling.rs`, `expired.rs` | what becomes of series above the limit, and of those that end |
 //! | `exemplar.rs` | samples that a trace tells more about |
+//! | `facade.rs` | what crates count through the `metrics` facade |
 //! | `history.rs`, `history/` | the last hour of the golden signals, for the dashboard |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
 //! | `census.rs`, `format/measured.rs` | how many series there are and what they take; what pages cost |
@@ -78,6 +81,8 @@ mod collide;
 mod counter;
 mod exemplar;
 mod expired;
+#[cfg(feature = "metrics")]
+mod facade;
 mod families;
 pub mod format;
 mod gauge;
@@ -108,6 +113,8 @@ pub use ceiling::Overflow;
 pub use cells::WorkerGuard;
 pub use census::Census;
 pub use counter::Counter;
+#[cfg(feature = "metrics")]
+pub use facade::Recorder;
 pub use format::Page;
 pub use gauge::GaugeGuard;
 pub use level::Level;
