@@ -254,7 +254,7 @@ impl History {
 
     /// Gives rings to a scope that was just found, when there is room.
     fn keep_if_there_is_room(&self, entry: &mut Entry, bytes: &mut usize) {
-        if entry.kept.is_some() || entry.left_out || !entry.lives() {
+        if entry.is_kept() || entry.left_out || !entry.lives() {
             return;
         }
         if *bytes + Kept::bytes(entry.kind, &self.spans) <= self.limits.for_rings() {
@@ -272,7 +272,7 @@ impl History {
         let (mut with, mut without): (Vec<&mut Entry>, Vec<&mut Entry>) = (Vec::new(), Vec::new());
         let (mut kept, mut left_out) = (0, 0);
         for entry in state.routers.iter_mut().flat_map(Router::entries_mut).filter(|entry| entry.lives()) {
-            if entry.kept.is_none() {
+            if !entry.is_kept() {
                 without.push(entry);
                 continue;
             }

@@ -216,6 +216,28 @@ fn what_was_asleep_is_seen_in_the_second_that_it_wakes() {
     assert_eq!(series(&history, WEB, "pending", -1, None), [Some(1)]);
 }
 
+/// Seconds of rest are written late, and read as if they had been written.
+#[test]
+fn seconds_of_rest_are_zeros_whenever_they_are_read() {
+    let tree = MetricsTree::new();
+    let history = History::new(&tree, HistoryLimits::default());
+    let web = service(&tree, "svc/web");
+    let mut expected = Vec::new();
+    for second in 1..=35 {
+        let came = if [2, 3, 17, 33].contains(&second) { second } else { 0 };
+        web.answer(came, 5);
+        history.sample(START + second);
+        expected.push(Some(came));
+        assert_eq!(series(&history, WEB, "requests", -(second as i64), Some(1)), expected, "{second}");
+        let pending = series(&history, WEB, "pending", -(second as i64), Some(1));
+        assert!(pending.iter().all(|n| *n == Some(0)), "{pending:?}");
+        let p50 = series(&history, WEB, "p50", -1, Some(1));
+        assert_eq!(p50, [(came > 0).then_some(5)], "{second}");
+    }
+    let tens = series(&history, WEB, "requests", -30, Some(10));
+    assert_eq!(tens, [Some(5), Some(17), Some(0)]);
+}
+
 #[test]
 fn a_history_ends_with_its_scope_and_begins_anew() {
     let tree = MetricsTree::new();

@@ -31,10 +31,22 @@ pub(crate) struct Entry {
     pub(crate) path: Box<str>,
     place: Place,
     sources: Option<Box<Sources>>,
-    pub(crate) kept: Option<Box<Kept>>,
+    kept: Option<Box<Kept>>,
     /// There was no room for rings.
     pub(crate) left_out: bool,
+    /// What a look at a service or pair that may be at rest needs.
+    pulse: Option<Pulse>,
+    /// The last second of those that nothing came in and that are not in the rings yet; 0 when there are none. The next row
+    /// that is written brings them along: most scopes are at rest in most seconds, and their rings are far apart in memory.
+    rested: u64,
     pub(crate) now: Now,
+}
+
+/// Two numbers that stay as they are while a scope is at rest: how many requests have ended, and how many are under way.
+struct Pulse {
+    requests: u32,
+    seen: u64,
+    pending: u32,
 }
 
 /// Where the numbers of a scope are. Absent while the scope is empty, which it is when it was pruned.
@@ -244,8 +256,72 @@ impl Entry {
             sources: None,
             kept: None,
             left_out: false,
+            pulse: None,
+            rested: 0,
             now: Now::default(),
         }
+    }
+
+    /// Whether it has rings.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// One column's value of a second.
+    pub(crate) fn second(&self, second: u64, column: usize) -> Option<u64> {
+        let fine = &self.kept.as_ref()?.fine;
+        if second <= self.rested && fine.last().is_some_and(|last| second > last) {
+            self.at_rest(column)
+        } else {
+            fine.value(second, column)
+        }
+    }
+
+    /// One column's value of a step of the coarse ring.
+    pub(crate) fn ten_seconds(&self, step: u64, column: usize) -> Option<u64> {
+        self.kept.as_ref()?.coarse.value(step, column)
+    }
+
+    /// One column's value of a second in which nothing came.
+    fn at_rest(&self, column: usize) -> Option<u64> {
+        match self.sources.as_ref().map(|sources| &sources.columns[column]) {
+            Some(Source::Gauge { last, .. }) => Some(*last),
+            _ => (!(P50..=MAX).contains(&column)).then_some(0),
+        }
+    }
+
+    /// Writes the seconds of rest into the ring.
+    fn catch_up(&mut self, row: &mut [u16; MOST_COLUMNS]) {
+        let rested = std::mem::take(&mut self.rested);
+        if rested == 0 {
+            return;
+        }
+        let columns = self.kind.columns().len();
+        for (column, code) in row.iter_mut().enumerate().take(columns) {
+            *code = self.at_rest(column).map_or(NONE, encode);
+        }
+        if let Some(kept) = &mut self.kept
+            && let Some(last) = kept.fine.last()
+        {
+            for second in last + 1..=rested {
+                kept.fine.write(second, &row[..columns]);
+            }
+        }
+    }
+
+    /// Whether this second is one of rest, and has been noted.
+    fn rests(&mut self, asleep: bool, cells: &Cells, time: Time) -> bool {
+        // The tens that end are written from what the rings have, and what has no rings is told the faces' windows then.
+        if time.is_coarse() || self.now.still == 0 || self.now.pending > 0 {
+            return false;
+        }
+        let Some(pulse) = &self.pulse else { return false };
+        if !asleep && (cells.sum(pulse.requests) != pulse.seen || cells.sum(pulse.pending) != 0) {
+            return false;
+        }
+        self.now.note(time, 0, 0);
+        self.rested = time.now;
+        true
     }
 
     /// The keys that lead to the scope.
@@ -281,6 +357,7 @@ impl Entry {
             gone.sources.extend(self.sources.take().map(|sources| *sources));
             gone.bytes += self.drop_rings();
             self.left_out = false;
+            self.pulse = None;
             self.now = Now::default();
         }
         if self.sources.as_ref().is_some_and(|sources| sources.are_complete(shape)) {
@@ -330,7 +407,7 @@ impl Entry {
         let Some(sources) = &self.sources else { return };
         let wanted = match self.kind {
             // At rest it says nothing new; before its rings are there it hasn't said anything.
-            ScopeKind::Service => !self.left_out && (self.kept.is_none() || self.now.in_ten_seconds() > 0),
+            ScopeKind::Service => !self.left_out && (!self.is_kept() || self.now.in_ten_seconds() > 0),
             ScopeKind::Client => true,
             _ => false,
         };
@@ -351,6 +428,8 @@ impl Entry {
 
     /// What a gauge said.
     pub(crate) fn answered(&mut self, column: usize, value: f64) {
+        // What it said before is true of the seconds before.
+        self.catch_up(&mut [0; MOST_COLUMNS]);
         if let Some(sources) = &mut self.sources
             && let Source::Gauge { last, .. } = &mut sources.columns[column]
         {
@@ -362,8 +441,12 @@ impl Entry {
     ///
     /// `asleep` when nothing can have moved here, because nothing moves above.
     pub(crate) fn sample(&mut self, asleep: bool, cells: &Cells, sampling: &mut Sampling<'_>) {
-        let Some(sources) = &mut self.sources else { return };
         let time = sampling.time;
+        if self.rests(asleep, cells, time) {
+            return;
+        }
+        self.catch_up(&mut sampling.scratch.row);
+        let Some(sources) = &mut self.sources else { return };
         let mut values = [0; MOST_COLUMNS];
         let kept = self.kept.is_some();
         let before = self.now.still;
@@ -389,6 +472,14 @@ impl Entry {
                 }
                 Source::Level(slot) => u64::try_from(cells.sum(slot.number()) as i64).unwrap_or(0),
                 Source::Gauge { last, .. } => *last,
+            };
+        }
+        if matches!(self.kind, ScopeKind::Service | ScopeKind::Pair) {
+            self.pulse = match (&sources.columns[REQUESTS], &sources.columns[PENDING]) {
+                (Source::Counter { slot, seen }, Source::Level(pending)) => {
+                    Some(Pulse { requests: slot.number(), seen: *seen, pending: pending.number() })
+                }
+                _ => None,
             };
         }
         let now = &mut self.now;
@@ -507,11 +598,14 @@ impl Entry {
         let columns = self.kind.columns().len();
         let (fine, coarse) = (Ring::new(spans.fine, columns), Ring::new(spans.coarse, columns));
         self.kept = Some(Box::new(Kept { fine, coarse, latency, bytes }));
+        // What came before is not in them, so nothing is known of it; and a first row has to be written.
+        (self.rested, self.pulse) = (0, None);
         bytes
     }
 
     /// Takes its rings away, and says how many bytes that frees.
     pub(crate) fn drop_rings(&mut self) -> usize {
+        self.rested = 0;
         self.kept.take().map_or(0, |kept| kept.bytes)
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use crate::format::labels::push_json;
 use crate::history::entry::Entry;
-use crate::history::ring::Ring;
 use crate::history::scope::{FAILURES, REQUESTS, ScopeKind};
 use crate::history::{COARSE, History, Router, State};
 
@@ -206,12 +205,12 @@ impl History {
             if series.metrics.is_empty() {
                 chosen = (0..columns.len()).collect();
             }
-            let ring = entry.kept.as_ref().map(|kept| if step == 1 { &kept.fine } else { &kept.coarse });
-            let _ = write!(out, ",\"kept\":{},\"metrics\":{{", ring.is_some());
+            let value = |at, column| if step == 1 { entry.second(at, column) } else { entry.ten_seconds(at, column) };
+            let _ = write!(out, ",\"kept\":{},\"metrics\":{{", entry.is_kept());
             for (i, &column) in chosen.iter().enumerate() {
                 let _ = write!(out, "{}\"{}\":[", if i > 0 { "," } else { "" }, columns[column].name);
-                if let Some(ring) = ring {
-                    values(&mut out, (first..=last).map(|step| ring.value(step, column)));
+                if entry.is_kept() {
+                    values(&mut out, (first..=last).map(|at| value(at, column)));
                 }
                 out.push(']');
             }
@@ -341,7 +340,6 @@ pub struct Row {
 impl Row {
     fn of(entry: &Entry, second: u64, spark: bool) -> Self {
         let now = &entry.now;
-        let rings = entry.kept.as_ref().filter(|_| spark);
         Self {
             scope: entry.path.to_string(),
             kind: entry.kind,
@@ -362,8 +360,9 @@ impl Row {
             failing: now.is_failing(),
             failing_since: now.failing_since,
             stuck_since: now.stuck_since,
-            kept: entry.kept.is_some(),
-            spark: rings.map(|kept| [REQUESTS, FAILURES].map(|column| five_seconds(&kept.fine, column, second))),
+            kept: entry.is_kept(),
+            spark: (spark && entry.is_kept())
+                .then(|| [REQUESTS, FAILURES].map(|column| five_seconds(entry, column, second))),
         }
     }
 
@@ -438,13 +437,13 @@ fn key(sort: Sort, entry: &Entry) -> f64 {
 }
 
 /// What came in each five seconds that have ended, oldest first.
-fn five_seconds(ring: &Ring, column: usize, second: u64) -> Vec<Option<u64>> {
+fn five_seconds(entry: &Entry, column: usize, second: u64) -> Vec<Option<u64>> {
     let (points, step) = SPARK;
     let last = second / step;
     let steps = (last + 1).saturating_sub(points)..=last;
     let came = steps.map(|point| {
         let seconds = point.saturating_sub(1) * step + 1..=point * step;
-        seconds.filter_map(|second| ring.value(second, column)).reduce(|a, b| a + b)
+        seconds.filter_map(|second| entry.second(second, column)).reduce(|a, b| a + b)
     });
     came.collect()
 }

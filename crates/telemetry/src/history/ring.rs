@@ -64,6 +64,11 @@ impl Ring {
         (self.rows.len() / self.columns) as u64
     }
 
+    /// The step that was written last.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.written.map(|(_, last)| last)
+    }
+
     /// Writes the row of `step`. Steps that were passed over hold nothing.
     pub(crate) fn write(&mut self, step: u64, row: &[u16]) {
         let next = self.written.map_or(step, |(_, last)| last + 1);
