@@ -3,8 +3,8 @@
 //! Finagle counts a close when *this* side begins it (`ChannelStatsHandler`): so the end of input is remembered, and a
 //! shutdown or drop without it is ours.
 //!
-//! On a server's side it keeps what came last ([`Received`]), for what hyper's heads do not tell, and gives the answers that hyper makes by itself, to a head that it cannot read, the form that
-//! Linkerd's have ([`Refusal`]).
+//! On a server's side it keeps what came last ([`Received`]), for what hyper's heads do not tell, and gives the answers that
+//! hyper makes by itself, to a head that it cannot read, the form that Linkerd's have ([`Refusal`]).
 
 use std::{
     io,
@@ -41,6 +41,8 @@ struct Head {
     after: u64,
     /// Whether the end of a line has come since.
     has_line: bool,
+    /// Whether the stream was asked for more after the request had come.
+    is_old: bool,
     received: Arc<Received>,
 }
 
@@ -61,6 +63,10 @@ impl Received {
             kept.clear();
         }
         kept.extend_from_slice(&bytes[..bytes.len().min(Self::MOST)]);
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
     }
 
     /// Whether the head that begins with this line says more than once how long its body is. `false` where the head is not
@@ -176,6 +182,7 @@ impl AsyncRead for CountedIo {
                         let same = head.after == after;
                         head.has_line &= same;
                         head.after = after;
+                        head.is_old = false;
                         let bytes = &buf.filled()[before..];
                         head.has_line = head.has_line || bytes.contains(&b'\n');
                         head.received.add(bytes, same);
@@ -184,7 +191,20 @@ impl AsyncRead for CountedIo {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(self.failed(e))),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                let messages = self.open.messages();
+                if let Some(head) = &mut self.head
+                    && head.after != messages
+                {
+                    // The first time the request may not have looked yet. The second time it has, and what is kept is of
+                    // requests that have gone on: an idle connection keeps nothing.
+                    if std::mem::replace(&mut head.is_old, true) {
+                        *head = Head { after: messages, received: Arc::clone(&head.received), ..Head::default() };
+                        head.received.forget();
+                    }
+                }
+                Poll::Pending
+            }
         }
     }
 }

@@ -228,7 +228,8 @@ impl HttpServer {
             }
             tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
             drop(parts.read_buf);
-            drain_refused(parts.io.into_inner()).await;
+            // Boxed, so that its buffer is no part of every connection.
+            Box::pin(drain_refused(parts.io.into_inner())).await;
         }
     }
 
