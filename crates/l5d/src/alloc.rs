@@ -39,8 +39,9 @@ const AT_ONCE: usize = 512;
 /// The alignment of every block that has a class.
 const ALIGN: usize = 16;
 
-/// Classes: up to 1 KiB in steps of 16 bytes, up to 4 KiB of 256, up to 16 KiB of 1024.
-const CLASSES: usize = 64 + 12 + 12;
+/// Classes: up to 1 KiB in steps of 16 bytes, up to 8 KiB of 256 (what an idle connection holds is of some 6 KiB), up to
+/// 16 KiB of 1024.
+const CLASSES: usize = 64 + 28 + 8;
 const LARGEST: usize = 16 * 1024;
 
 /// The class of a size that is neither 0 nor above [`LARGEST`], and the size of its blocks: at least `size`.
@@ -49,10 +50,10 @@ fn class_of(size: usize) -> (usize, usize) {
     let last = size - 1;
     if size <= 1024 {
         (last / 16, (last / 16 + 1) * 16)
-    } else if size <= 4096 {
+    } else if size <= 8192 {
         (60 + last / 256, (last / 256 + 1) * 256)
     } else {
-        (72 + last / 1024, (last / 1024 + 1) * 1024)
+        (84 + last / 1024, (last / 1024 + 1) * 1024)
     }
 }
 
@@ -282,7 +283,7 @@ impl Drop for KeepsBlocks {
 
 /// The sizes of the classes, ascending.
 fn sizes() -> impl Iterator<Item = usize> {
-    (16..=1024).step_by(16).chain((1280..=4096).step_by(256)).chain((5120..=LARGEST).step_by(1024))
+    (16..=1024).step_by(16).chain((1280..=8192).step_by(256)).chain((9216..=LARGEST).step_by(1024))
 }
 
 #[cfg(test)]
