@@ -217,19 +217,16 @@ impl HttpServer {
                 }
             }
         };
-        if let Err(e) = result
-            && e.is_parse()
-        {
-            let parts = connection.into_parts();
-            match Malformed::of(&parts.read_buf) {
-                Some(Malformed::Name) => counters.invalid_names.incr(),
-                Some(Malformed::Value) => counters.invalid_values.incr(),
-                None => {}
+        let refused = match result {
+            // Boxed, so that neither its buffer nor what it reads from is one more part of every connection.
+            Err(e) if e.is_parse() => {
+                tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
+                Some(Box::pin(drain_refused(malformed(connection.into_parts(), counters))))
             }
-            tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
-            drop(parts.read_buf);
-            // Boxed, so that its buffer is no part of every connection.
-            Box::pin(drain_refused(parts.io.into_inner())).await;
+            _ => None,
+        };
+        if let Some(refused) = refused {
+            refused.await;
         }
     }
 
@@ -278,6 +275,16 @@ impl Malformed {
         }
         None
     }
+}
+
+/// Counts what was wrong with a head; returns the connection that it came on.
+fn malformed<S>(parts: http1::Parts<TokioIo<CountedIo>, S>, counters: &ConnectionCounters) -> CountedIo {
+    match Malformed::of(&parts.read_buf) {
+        Some(Malformed::Name) => counters.invalid_names.incr(),
+        Some(Malformed::Value) => counters.invalid_values.incr(),
+        None => {}
+    }
+    parts.io.into_inner()
 }
 
 /// Takes what a peer goes on sending for a moment: closing the socket before would reset it, and the answer, which has been
