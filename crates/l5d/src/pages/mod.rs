@@ -4,7 +4,7 @@ mod clients;
 mod delegator;
 mod tracing;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use http::Request;
 use l5d_admin::{Handler, Response};
@@ -50,14 +50,17 @@ pub(crate) fn handlers(
     handlers
 }
 
-/// The clients in the order of their making, each with its state first, as Linkerd writes them.
+/// The clients in the order of their making, each with its state first, as Linkerd writes them. An id that several
+/// routers have is written once, as the last of them sees it: a JSON object has a key once.
 fn client_state(routers: &[Arc<HttpRouter>]) -> String {
+    let states = routers.iter().map(|router| router.client_states());
+    let mut states: Vec<_> = states.rev().flat_map(|of_router| of_router.into_iter().rev()).collect();
+    let mut seen = HashSet::new();
+    states.retain(|(id, ..)| seen.insert(id.clone()));
     let mut entries = Vec::new();
-    for router in routers {
-        for (id, state, addresses) in router.client_states() {
-            let addresses: Vec<&str> = addresses.iter().map(|a| &**a).collect();
-            entries.push(format!("{}:{{\"state\":{},\"addresses\":{}}}", json!(id), json!(state), json!(addresses)));
-        }
+    for (id, state, addresses) in states.into_iter().rev() {
+        let addresses: Vec<&str> = addresses.iter().map(|a| &**a).collect();
+        entries.push(format!("{}:{{\"state\":{},\"addresses\":{}}}", json!(id), json!(state), json!(addresses)));
     }
     format!("{{{}}}", entries.join(","))
 }

@@ -1,6 +1,8 @@
 //! Pages of the admin server that know of routers, and its control (§14).
 
-use l5d_testkit::{Downstream, free_port, get};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use l5d_testkit::{Downstream, L5d, free_port, get};
 
 use crate::proxy::{Proxy, Setup, ok};
 
@@ -136,6 +138,28 @@ fn clients_and_names_are_listed() {
     assert_eq!(read(proxy.page("/client_state.json").text()), read(&expected));
     let names = proxy.page("/bound-names.json");
     assert_eq!(read(names.text()), read(r##"["/#/io.l5d.fs/cat","/#/io.l5d.fs/dog","/#/io.l5d.fs/empty"]"##));
+}
+
+/// §14: the object of `/client_state.json` has a client's id once, however many routers have it.
+#[test]
+fn a_client_of_two_routers_is_listed_once() {
+    let (upstream, admin) = (ok(), SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+    let servers = [free_port(), free_port()];
+    let mut config = format!("admin: {{port: {}}}\nrouters:\n", admin.port());
+    for port in servers {
+        config += &format!(
+            "- {{protocol: http, label: r{port}, dtab: '/svc/* => /$/inet/127.1/{}', servers: [{{port: {port}}}]}}\n",
+            upstream.port()
+        );
+    }
+    let _l5d = L5d::start(env!("CARGO_BIN_EXE_l5d"), &[], &config, admin);
+    for port in servers {
+        assert_eq!(get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "foo", "/").expect("an answer").status, 200);
+    }
+    let page = get(admin, "localhost", "/client_state.json").expect("an answer");
+    let port = upstream.port();
+    let expected = format!(r#"{{"/$/inet/127.1/{port}":{{"state":"bound","addresses":["127.0.0.1:{port}"]}}}}"#);
+    assert_eq!(page.text(), expected);
 }
 
 /// §14: the port that tells names.
