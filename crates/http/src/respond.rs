@@ -6,6 +6,7 @@ use http::{
     HeaderValue, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
+use hyper::ext::ReasonPhrase;
 use l5d_router::error::{Error, Kind};
 
 use crate::{body::Body, headers};
@@ -17,6 +18,34 @@ pub(crate) struct ErrorLimits {
     pub(crate) header_bytes: usize,
     /// Of the body, in characters (`maxErrResponseKB`).
     pub(crate) body_chars: usize,
+}
+
+/// Gives a response the reason phrase that Linkerd writes where that is not ours anyway: Netty has the names of RFC 2616
+/// for a few codes, and one made of class and code for those it does not know (§2.2).
+pub(crate) fn say_reason(response: &mut Response<Body>) {
+    let status = response.status().as_u16();
+    let reason = match status {
+        413 => ReasonPhrase::from_static(b"Request Entity Too Large"),
+        414 => ReasonPhrase::from_static(b"Request-URI Too Long"),
+        416 => ReasonPhrase::from_static(b"Requested Range Not Satisfiable"),
+        425 => ReasonPhrase::from_static(b"Unordered Collection"),
+        103 | 208 | 226 | 418 | 451 | 508 => unnamed(status),
+        _ if response.status().canonical_reason().is_none() => unnamed(status),
+        _ => return,
+    };
+    response.extensions_mut().insert(reason);
+}
+
+fn unnamed(status: u16) -> ReasonPhrase {
+    let class = match status / 100 {
+        1 => "Informational",
+        2 => "Success",
+        3 => "Redirection",
+        4 => "Client Error",
+        5 => "Server Error",
+        _ => "Unknown Status",
+    };
+    ReasonPhrase::try_from(format!("{class} ({status})")).expect("words and digits are a reason phrase")
 }
 
 /// The status that tells a requester of this kind of error. There is no 504 in Linkerd.
@@ -69,5 +98,6 @@ pub(crate) fn wire(status: StatusCode) -> Response<Body> {
     let h = response.headers_mut();
     h.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     h.insert(CONNECTION, HeaderValue::from_static("close"));
+    say_reason(&mut response);
     response
 }

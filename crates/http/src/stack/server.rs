@@ -248,6 +248,7 @@ impl ServerStack {
         if closes {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        respond::say_reason(&mut response);
         arrived.answer(&response);
         if response.body().is_stream() {
             let stack = Arc::clone(self);

@@ -168,12 +168,24 @@ fn pipelined_requests_are_answered_in_order() {
     assert_eq!(upstream.connections(), 1);
 }
 
-/// §2.2: the reason phrase is the code's own.
+/// §2.2: the reason phrase is the code's own; where Netty knows none, one of class and code.
 #[test]
 fn reason_phrases_are_standard() {
     let upstream = Upstream::start(|request| Response::new(request.target[1..].parse().expect("a status")));
     let proxy = Setup::to(&upstream).start();
-    for (status, reason) in [(200, "OK"), (404, "Not Found")] {
+    for (status, reason) in [
+        (200, "OK"),
+        (208, "Success (208)"),
+        (404, "Not Found"),
+        (413, "Request Entity Too Large"),
+        (416, "Requested Range Not Satisfiable"),
+        (418, "Client Error (418)"),
+        (499, "Client Error (499)"),
+        (508, "Server Error (508)"),
+        (511, "Network Authentication Required"),
+        (599, "Server Error (599)"),
+        (600, "Unknown Status (600)"),
+    ] {
         assert_eq!(proxy.get("foo", &format!("/{status}")).reason, reason);
     }
 }
