@@ -136,3 +136,21 @@ fn what_is_refused_is_not_counted_as_a_request() {
     proxy.wait_for_count(&format!("{server}/status/4XX"), 0);
     proxy.wait_for_count(&format!("{server}/connects"), 3);
 }
+
+/// §2.3: a target is forwarded byte for byte, but for what no URI may have, and the fragment.
+#[test]
+fn targets_with_bytes_that_no_uri_has_are_refused() {
+    let (upstream, proxy) = started("");
+    for target in [&b"/<"[..], b"/>", b"/`", b"/?\"", b"/?<", b"/?>", b"/?\xe9"] {
+        assert_refused(&proxy, [b"GET ", target, b" HTTP/1.1\r\nHost: foo\r\n\r\n"].concat(), 400);
+    }
+    assert!(upstream.requests().is_empty());
+    for (target, forwarded) in [
+        ("/a|b\\c{d}\"%zz?a|b\\c{d}^`%zz", "/a|b\\c{d}\"%zz?a|b\\c{d}^`%zz"),
+        ("/?\u{e9}", "/?\u{e9}"),
+        ("/a?b#c", "/a?b"),
+    ] {
+        let (reply, _) = proxy.raw(format!("GET {target} HTTP/1.1\r\nHost: foo\r\n\r\n"));
+        assert_eq!((reply.status, last(&upstream).target.as_str()), (200, forwarded));
+    }
+}
