@@ -24,7 +24,7 @@ use crate::format::prefetch;
 use crate::histogram::Histogram;
 use crate::lane::{self, Serial};
 use crate::stat::StatCell;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, lock};
 use crate::table::{CellTable, StatTable};
 use crate::tree::Shared;
 
@@ -474,11 +474,11 @@ impl CellStore {
     }
 
     pub(crate) fn free_slots(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free)
     }
 
     pub(crate) fn touched(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.touched)
     }
 }
 

@@ -242,6 +242,13 @@ impl IdTable {
         self.len
     }
 
+    /// Changes a table that is a part of `owner`, who alone can tell the hashes of the others in it.
+    pub(crate) fn change<T>(owner: &mut T, table: fn(&mut T) -> &mut Self, change: impl FnOnce(&mut Self, &T)) {
+        let mut taken = std::mem::take(table(owner));
+        change(&mut taken, owner);
+        *table(owner) = taken;
+    }
+
     /// What it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.places.capacity() * size_of::<u32>() + self.tags.capacity()

@@ -26,7 +26,7 @@ use crate::collide::IdTable;
 use crate::format::labels::{Does, Spot, push_key};
 use crate::format::prometheus;
 use crate::names::{Name, push};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, lock};
 
 /// The forms of a tree's paths.
 pub(crate) struct Families {
@@ -268,9 +268,7 @@ impl Families {
                 continue;
             }
             let (above, hash) = (form.above, self.hash_of(number));
-            let mut index = std::mem::take(&mut self.index);
-            index.remove(hash, number, |n| self.hash_of(n));
-            self.index = index;
+            IdTable::change(self, Self::index, |index, all| index.remove(hash, number, |n| all.hash_of(n)));
             self.forms[number as usize] = Form::new(ROOT, &[]);
             self.forms[above as usize].beneath.retain(|&n| n != number);
             self.free.push(number);
@@ -374,9 +372,7 @@ impl Families {
             }
         };
         self.forms[above as usize].beneath.push(number);
-        let mut index = std::mem::take(&mut self.index);
-        index.insert(hash, number, |n| self.hash_of(n));
-        self.index = index;
+        IdTable::change(self, Self::index, |index, all| index.insert(hash, number, |n| all.hash_of(n)));
         Some(number)
     }
 
@@ -402,6 +398,10 @@ impl Families {
             + self.listed.capacity() * (size_of::<(u32, Listed)>() + 1)
             + self.index.bytes()
             + self.labels
+    }
+
+    fn index(&mut self) -> &mut IdTable {
+        &mut self.index
     }
 
     fn hash(&self, above: u32, key: &[u8]) -> u64 {
@@ -509,8 +509,4 @@ impl Form {
 /// What a scope's labels take: nothing when another scope has them too.
 fn own_bytes(labels: &Arc<[u8]>) -> usize {
     if Arc::strong_count(labels) > 1 { 0 } else { labels.len() + 2 * size_of::<usize>() }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -201,22 +201,19 @@ impl Seen {
         }
         let all = self.buckets.len() + fresh.len();
         let (mut buckets, mut low, mut high) = (Vec::with_capacity(all), Vec::with_capacity(all), Vec::new());
+        let mut put = |bucket, n, rounds| {
+            buckets.push(bucket);
+            low.push(n);
+            high.push(rounds);
+        };
         let mut fresh = fresh.iter().copied().peekable();
         for (at, &bucket) in self.buckets.iter().enumerate() {
-            while let Some((b, n)) = fresh.next_if(|f| f.0 < bucket) {
-                buckets.push(b);
-                low.push(n);
-                high.push(0);
+            while let Some((new, n)) = fresh.next_if(|f| f.0 < bucket) {
+                put(new, n, 0);
             }
-            buckets.push(bucket);
-            low.push(self.low[at]);
-            high.push(self.high.get(at).copied().unwrap_or(0));
+            put(bucket, self.low[at], self.high.get(at).copied().unwrap_or(0));
         }
-        for (b, n) in fresh {
-            buckets.push(b);
-            low.push(n);
-            high.push(0);
-        }
+        fresh.for_each(|(new, n)| put(new, n, 0));
         if self.high.is_empty() {
             high = Vec::new();
         }
@@ -248,8 +245,9 @@ impl Seen {
             }
             for (i, &n) in now.iter().enumerate() {
                 let bucket = at * BLOCK + i;
-                let seen = if self.buckets.get(next) == Some(&(bucket as u16)) { self.count(next) } else { 0 };
-                next += usize::from(self.buckets.get(next) == Some(&(bucket as u16)));
+                let known = self.buckets.get(next) == Some(&(bucket as u16));
+                let seen = if known { self.count(next) } else { 0 };
+                next += usize::from(known);
                 let n = seen + u64::from(n.wrapping_sub(seen as u32));
                 if n != 0 {
                     total.push((bucket, n));

@@ -105,9 +105,9 @@ impl Names {
             push(&mut self.uses, 1);
             (self.names.len() - 1) as u32
         };
-        let mut numbers = std::mem::take(&mut self.numbers);
-        numbers.insert(self.hasher.hash_one(text), number + 1, |id| self.hash_of(id));
-        self.numbers = numbers;
+        IdTable::change(self, Self::numbers, |numbers, names| {
+            numbers.insert(names.hasher.hash_one(text), number + 1, |id| names.hash_of(id));
+        });
         number
     }
 
@@ -121,9 +121,9 @@ impl Names {
     pub(crate) fn release(&mut self, number: u32) {
         self.uses[number as usize] -= 1;
         if self.uses[number as usize] == 0 {
-            let mut numbers = std::mem::take(&mut self.numbers);
-            numbers.remove(self.hash_of(number + 1), number + 1, |id| self.hash_of(id));
-            self.numbers = numbers;
+            IdTable::change(self, Self::numbers, |numbers, names| {
+                numbers.remove(names.hash_of(number + 1), number + 1, |id| names.hash_of(id));
+            });
             self.text -= self.names[number as usize].bytes();
             self.names[number as usize].text = Arc::default();
             self.free.push(number);
@@ -140,6 +140,10 @@ impl Names {
             + self.letters.capacity() * size_of::<Letters>()
             + (self.uses.capacity() + self.free.capacity()) * size_of::<u32>();
         lists + self.text + self.numbers.bytes()
+    }
+
+    fn numbers(&mut self) -> &mut IdTable {
+        &mut self.numbers
     }
 
     fn hash_of(&self, id: u32) -> u64 {

@@ -4,13 +4,13 @@
 //! somebody looks, and is what the faces of Linkerd 1 show. The *total* is everything since the stat was made, and never
 //! decreases. Both come from the same buckets (`histogram.rs`), so neither loses or doubles a sample.
 
-use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crate::buckets::{Summary, range};
 use crate::cells::{self, Cells};
 use crate::histogram::{Histogram, Seen};
 use crate::lane;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use crate::table::Entry;
 use crate::tree::Shared;
 
@@ -230,7 +230,7 @@ impl StatCell {
     }
 
     fn roll(&self) -> MutexGuard<'_, Roll> {
-        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.roll)
     }
 }
 

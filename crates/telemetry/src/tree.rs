@@ -33,7 +33,7 @@ use crate::level::LevelExport;
 use crate::names::{Name, Names};
 use crate::scope::Scope;
 use crate::stat::StatCell;
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard, lock};
 use crate::taken::Taken;
 use crate::visit::{Visitor, visit};
 
@@ -137,6 +137,18 @@ pub(crate) enum Metric {
     Counter(u32),
     Gauge(u32),
     Stat(u32),
+}
+
+impl Metric {
+    /// What it is, if it is anything.
+    pub(crate) fn kind(self) -> Option<Kind> {
+        match self {
+            Self::None => None,
+            Self::Counter(_) => Some(Kind::Counter),
+            Self::Gauge(_) => Some(Kind::Gauge),
+            Self::Stat(_) => Some(Kind::Stat),
+        }
+    }
 }
 
 impl Kinds {
@@ -283,7 +295,7 @@ impl MetricsTree {
 
     /// How often a name was asked for that a metric of another kind had, or two metrics came to one name on the wire.
     pub fn collisions(&self) -> u64 {
-        self.shared.collisions.load(Ordering::Relaxed)
+        self.shared.collided()
     }
 
     /// How often a gauge's function panicked when a face asked it. The page was written without that gauge.
@@ -347,7 +359,7 @@ impl Shared {
     }
 
     pub(crate) fn ticking(&self) -> MutexGuard<'_, ()> {
-        self.ticking.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ticking)
     }
 
     pub(crate) fn touched_stats(&self) -> MutexGuard<'_, Vec<u32>> {
@@ -550,7 +562,7 @@ impl Shared {
     }
 
     pub(crate) fn list_pusher(&self, pusher: &Arc<Mutex<Unsent>>) {
-        let mut pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pushers = lock(&self.pushers);
         pushers.retain(|p| p.strong_count() > 0);
         pushers.push(Arc::downgrade(pusher));
     }
@@ -565,12 +577,11 @@ impl Shared {
     }
 
     fn free_stats(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.free_stats.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free_stats)
     }
 
     fn pushers(&self) -> Vec<Arc<Mutex<Unsent>>> {
-        let pushers = self.pushers.lock().unwrap_or_else(PoisonError::into_inner);
-        pushers.iter().filter_map(Weak::upgrade).collect()
+        lock(&self.pushers).iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -668,18 +679,25 @@ impl Shape {
         self.place(node)
     }
 
+    /// Puts a child into the index, if its parent has so many that they are there.
     fn index_child(&mut self, parent: u32, name: u32, node: u32) {
-        let mut index = std::mem::take(&mut self.index);
-        index.insert(child_hash(parent, name), node, |n| self.child_hash_of(n));
-        self.index = index;
+        if self.node(parent).about.has(About::INDEXED) {
+            IdTable::change(self, Self::index, |index, shape| {
+                index.insert(child_hash(parent, name), node, |n| shape.child_hash_of(n));
+            });
+        }
     }
 
     fn unindex_child(&mut self, parent: u32, name: u32, node: u32) {
         if self.node(parent).about.has(About::INDEXED) {
-            let mut index = std::mem::take(&mut self.index);
-            index.remove(child_hash(parent, name), node, |n| self.child_hash_of(n));
-            self.index = index;
+            IdTable::change(self, Self::index, |index, shape| {
+                index.remove(child_hash(parent, name), node, |n| shape.child_hash_of(n));
+            });
         }
+    }
+
+    fn index(&mut self) -> &mut IdTable {
+        &mut self.index
     }
 
     fn first(&self, node: u32) -> u32 {
@@ -778,9 +796,7 @@ impl Shape {
         self.names.release(name);
         let name = self.names.take(key);
         *self.node_mut(node) = Node { name, age: renamed(age), ..*self.node(node) };
-        if self.node(parent).about.has(About::INDEXED) {
-            self.index_child(parent, name, node);
-        }
+        self.index_child(parent, name, node);
     }
 
     fn new_node(&mut self, parent: u32, name: u32) -> u32 {
@@ -909,11 +925,16 @@ impl Shape {
         std::iter::successors(first, move |&n| (n != last).then(|| self.node(n).next))
     }
 
+    /// The node with this number, which is a guess.
+    #[inline(always)]
+    fn node_near(&self, near: u32) -> Option<&Node> {
+        self.nodes.get(near as usize / CHUNK)?.get(near as usize % CHUNK)
+    }
+
     /// The child with this name, which is likely the node `near`.
     #[inline(always)]
     pub(crate) fn child_near(&self, parent: u32, name: u32, near: u32) -> Option<u32> {
-        let node = self.nodes.get(near as usize / CHUNK).and_then(|chunk| chunk.get(near as usize % CHUNK));
-        if node.is_some_and(|n| n.parent == parent && n.name == name) {
+        if self.node_near(near).is_some_and(|n| n.parent == parent && n.name == name) {
             Some(near)
         } else {
             self.find_child(parent, name)
@@ -923,7 +944,7 @@ impl Shape {
     /// The slot of the node `near`, if it is that child, and a counter.
     #[inline(always)]
     pub(crate) fn counter_near(&self, parent: u32, name: u32, near: u32) -> Option<u32> {
-        let node = self.nodes.get(near as usize / CHUNK)?.get(near as usize % CHUNK)?;
+        let node = self.node_near(near)?;
         match node.about.metric() {
             Metric::Counter(slot) if node.parent == parent && node.name == name => Some(slot),
             _ => None,
@@ -938,7 +959,7 @@ impl Shape {
     /// Has a node brought near, if there is one with this number.
     #[inline(always)]
     pub(crate) fn prefetch(&self, node: u32) {
-        if let Some(node) = self.nodes.get(node as usize / CHUNK).and_then(|chunk| chunk.get(node as usize % CHUNK)) {
+        if let Some(node) = self.node_near(node) {
             prefetch(node);
         }
     }
@@ -984,12 +1005,7 @@ impl Shape {
     }
 
     fn kind(&self, node: u32) -> Option<Kind> {
-        match self.node(node).about.metric() {
-            Metric::None => None,
-            Metric::Counter(_) => Some(Kind::Counter),
-            Metric::Gauge(_) => Some(Kind::Gauge),
-            Metric::Stat(_) => Some(Kind::Stat),
-        }
+        self.node(node).about.metric().kind()
     }
 
     /// Lists a node that was just given its metric, and looks for others that come to the same name on the wire.
@@ -1015,9 +1031,7 @@ impl Shape {
             self.clashes.join(wire, other, node);
         }
         for table in tables(ending) {
-            let mut taken = std::mem::take(table(self));
-            taken.insert(letters.hash(), node, |n| self.letters_of(n).hash());
-            *table(self) = taken;
+            IdTable::change(self, table, |t, shape| t.insert(letters.hash(), node, |n| shape.letters_of(n).hash()));
         }
         self.tell_families(node, Families::add);
     }
@@ -1042,10 +1056,9 @@ impl Shape {
         if self.kind(node).is_none() {
             return;
         }
+        let letters = self.letters_of(node);
         for table in tables(self.ending_of(node)) {
-            let mut taken = std::mem::take(table(self));
-            taken.remove(self.letters_of(node).hash(), node, |n| self.letters_of(n).hash());
-            *table(self) = taken;
+            IdTable::change(self, table, |t, shape| t.remove(letters.hash(), node, |n| shape.letters_of(n).hash()));
         }
         self.clashes.part(node);
         self.tell_families(node, Families::remove);
@@ -1103,8 +1116,7 @@ impl Shape {
             Metric::Counter(number) => {
                 let slot = Slot::adopt(tree, number);
                 for pusher in pushers {
-                    let mut unsent = pusher.lock().unwrap_or_else(PoisonError::into_inner);
-                    unsent.pruned(path, number, tree.cells().sum(number));
+                    lock(pusher).pruned(path, number, tree.cells().sum(number));
                 }
                 removed.ended.extend(tree.expired.take(path, Lingering::Counter(slot), &tree.cells()));
             }

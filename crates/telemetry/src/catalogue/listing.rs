@@ -6,7 +6,6 @@
 use std::fmt::Write;
 
 use super::{Moves, Placed, Row, Unit, Whose, family_name};
-use crate::collide::Kind;
 
 /// One metric at one level. What stands for a value is shown as `<value>`: `status/<status>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +60,7 @@ pub enum Found {
 pub fn find(path: &[&str], kind: &str) -> Found {
     match Placed::of(path) {
         Placed::At { whose, pattern, .. } => rows()
-            .find(|(place, row, _)| *place == whose && row.0 == pattern && shown(row.1) == kind)
+            .find(|(place, row, _)| *place == whose && row.0 == pattern && row.1.name() == kind)
             .map_or(Found::Unlisted, |(whose, row, moved)| Found::Listed(entry(whose, row, moved))),
         Placed::Told => Found::Told,
         Placed::Nowhere => Found::Unlisted,
@@ -90,7 +89,7 @@ pub fn markdown() -> String {
                 Moved::Never(why) => format!("*never*: {why}"),
             };
             let name = name(row);
-            let (kind, unit) = (shown(row.1), unit(row.3));
+            let (kind, unit) = (row.1.name(), unit(row.3));
             let _ = writeln!(text, "| `{name}` | {kind} | {unit} | {} | {moved} |", levels.join(", "));
         }
     }
@@ -109,15 +108,7 @@ fn rows() -> impl Iterator<Item = (Whose, &'static Row, Moved)> {
 
 fn entry(whose: Whose, row: &Row, moved: Moved) -> Entry {
     let family = family_name(whose, row);
-    Entry { level: whose.level(), name: name(row), kind: shown(row.1), unit: unit(row.3), family, moved }
-}
-
-fn shown(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Stat => "stat",
-    }
+    Entry { level: whose.level(), name: name(row), kind: row.1.name(), unit: unit(row.3), family, moved }
 }
 
 /// What the numbers on the pages with Linkerd's names are in.

@@ -13,7 +13,7 @@
 //! flush, and so is the rest of a counter that was pruned in between. Timings of such a datagram are not sent again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -26,7 +26,7 @@ use crate::format::{Face, Page, Writer};
 use crate::histogram::Seen;
 use crate::names::Name;
 use crate::stat::StatCell;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, lock};
 use crate::tree::MetricsTree;
 
 /// How to push.
@@ -513,10 +513,6 @@ const NEVER: u64 = u64::MAX;
 
 /// The golden ratio's fraction: its multiples' fractions are spread evenly.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
-
-fn lock(unsent: &Mutex<Unsent>) -> MutexGuard<'_, Unsent> {
-    unsent.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn clean(c: char) -> u8 {
     if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c as u8 } else { b'_' }

@@ -52,16 +52,3 @@ impl Survey {
         true
     }
 }
-
-impl Metric {
-    /// What it is, if it is anything.
-    pub(crate) fn kind(self) -> Option<crate::collide::Kind> {
-        use crate::collide::Kind;
-        match self {
-            Self::None => None,
-            Self::Counter(_) => Some(Kind::Counter),
-            Self::Gauge(_) => Some(Kind::Gauge),
-            Self::Stat(_) => Some(Kind::Stat),
-        }
-    }
-}
