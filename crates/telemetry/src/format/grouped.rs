@@ -3,20 +3,20 @@
 //! A line is a copy of the family's name, a copy of the scope's labels and a number. A stat is four families, as its
 //! `_count`, `_sum` and `_avg` are names of their own: the page goes over its scopes once for each.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::buckets::Summary;
 use crate::cells::{Cells, Reader};
 use crate::collide::Wire;
 use crate::families::{Cursor, Form, GONE, Member, Own};
-use crate::format::labels::push_label;
 use crate::format::number::{push_java, push_u64};
 use crate::format::prefetch;
+use crate::format::prometheus::{push_cause, push_gauge, push_pair, quantiles};
 use crate::format::text::push_line;
 use crate::format::{PIECE, Page};
 use crate::gauge::{Read, ask};
-use crate::names::{Name, Plain};
-use crate::sync::Mutex;
+use crate::names::Name;
+use crate::sync::{Mutex, lock};
 use crate::tree::{Metric, Place, Role, Shape, Shared};
 
 pub(super) struct Grouped {
@@ -77,7 +77,7 @@ impl Grouped {
     fn write(&mut self, out: &mut Vec<u8>, start: usize) -> Pause {
         let shape = self.tree.shape();
         let cells = self.tree.cells();
-        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cursor = lock(&self.cursor);
         let families = shape.families();
         let order = families.order();
         // The family that the page stands at stays in the order as long as there is the page.
@@ -221,12 +221,11 @@ impl Lines<'_> {
     /// The lines of an exception's causes.
     fn causes(&mut self, above: u32, labels: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<Pause> {
         for node in self.shape.children(above) {
-            // The cause takes the closing quote away.
-            let before = labels.len() - 1;
-            labels[before] = b':';
-            push_value(labels, self.shape.name_of(node));
+            let before = labels.len();
+            push_cause(labels, self.shape.name_of(node));
             let pause = self.metric(node, labels, out).or_else(|| self.causes(node, labels, out));
-            labels.truncate(before);
+            // With the quote that the cause took away.
+            labels.truncate(before - 1);
             labels.push(b'"');
             if pause.is_some() {
                 return pause;
@@ -335,17 +334,7 @@ impl Lines<'_> {
     }
 
     fn quantiles(&self, labels: &[u8], s: &Summary, out: &mut Vec<u8>) {
-        let quantiles: [(&[u8], u64); 8] = [
-            (b"quantile=\"0\"", s.min),
-            (b"quantile=\"0.5\"", s.p50),
-            (b"quantile=\"0.9\"", s.p90),
-            (b"quantile=\"0.95\"", s.p95),
-            (b"quantile=\"0.99\"", s.p99),
-            (b"quantile=\"0.999\"", s.p9990),
-            (b"quantile=\"0.9999\"", s.p9999),
-            (b"quantile=\"1\"", s.max),
-        ];
-        for (quantile, value) in quantiles {
+        for (quantile, value) in quantiles(s) {
             out.extend_from_slice(&self.name);
             if !labels.is_empty() {
                 out.extend_from_slice(labels);
@@ -354,34 +343,6 @@ impl Lines<'_> {
             push_line(out, quantile, b"", value);
         }
     }
-}
-
-fn push_pair(labels: &mut Vec<u8>, label: &str, value: &Name) {
-    if !labels.is_empty() {
-        labels.extend_from_slice(b", ");
-    }
-    labels.extend_from_slice(label.as_bytes());
-    labels.extend_from_slice(b"=\"");
-    push_value(labels, value);
-}
-
-/// The value of a label that is begun, and its quote.
-fn push_value(labels: &mut Vec<u8>, value: &Name) {
-    if value.is(Plain::Label) {
-        labels.extend_from_slice(value.text().as_bytes());
-    } else {
-        push_label(labels, value.text());
-    }
-    labels.push(b'"');
-}
-
-fn push_gauge(out: &mut Vec<u8>, value: f64) {
-    if value.is_infinite() {
-        out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
-    } else {
-        push_java(out, value);
-    }
-    out.push(b'\n');
 }
 
 impl Page for Grouped {

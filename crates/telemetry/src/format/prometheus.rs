@@ -5,14 +5,13 @@
 //! by the format's rules, a name that would start with a digit gets an underscore before it.
 
 use crate::buckets::Summary;
-use crate::cells::Cells;
-use crate::collide::{Kind, Wire};
+use crate::collide::Kind;
 use crate::format::grouped::Grouped;
 use crate::format::labels::{Does, Spot, push_key, push_label};
 use crate::format::number::{push_java, push_u64};
-use crate::format::{Face, Page, typed};
+use crate::format::text::push_line;
+use crate::format::{Page, typed};
 use crate::names::{Name, Plain};
-use crate::stat::StatCell;
 use crate::tree::MetricsTree;
 
 /// The content type to serve the page as, which Prometheus asks for; 1.7.5 said only `text/plain`.
@@ -39,36 +38,25 @@ pub fn page(tree: &MetricsTree, options: &Options) -> Box<dyn Page> {
 /// What the family of a metric is called without prefix, and whether it needs an underscore before it then.
 pub(crate) fn family(path: &[&Name]) -> (Vec<u8>, bool) {
     // Behind a prefix, so that the name stands as it does behind any.
-    let mut face = Prometheus::new("p");
-    path.iter().for_each(|name| face.enter(name, &mut Vec::new()));
+    let mut text = Prometheus::of("p", path.iter().copied());
     let digit = |first: &&Name| first.text().bytes().next().is_none_or(|b| b.is_ascii_digit());
-    (face.name.split_off(face.prefix), path.first().is_some_and(digit))
+    (text.name.split_off(text.prefix), path.first().is_some_and(digit))
 }
 
 /// The labels that a path comes to.
 pub(crate) fn labels(path: &[&Name]) -> Vec<u8> {
-    let mut face = Prometheus::new("");
-    path.iter().for_each(|name| face.enter(name, &mut Vec::new()));
-    face.labels
+    Prometheus::of("", path.iter().copied()).labels
 }
 
-/// The text of the path: what stands before the value.
+/// The text of a path: what stands before the value.
 pub(super) struct Prometheus {
     name: Vec<u8>,
     /// The length of what stands before the first key.
     prefix: usize,
+    /// How many keys have come.
+    depth: usize,
     /// `k="v", k2="v2"`
     labels: Vec<u8>,
-    spot: Spot,
-    /// How it was before each node above.
-    above: Vec<Above>,
-    /// How long the labels were before a mark.
-    unmarked: usize,
-}
-
-struct Above {
-    name: usize,
-    labels: usize,
     spot: Spot,
 }
 
@@ -79,11 +67,35 @@ impl Prometheus {
         if name.first().is_some_and(u8::is_ascii_digit) {
             name.insert(0, b'_');
         }
-        Self { prefix: name.len(), name, labels: Vec::new(), spot: Spot::Root, above: Vec::new(), unmarked: 0 }
+        Self { prefix: name.len(), name, depth: 0, labels: Vec::new(), spot: Spot::Root }
+    }
+
+    /// The text of these keys, behind a prefix.
+    pub(super) fn of<'a>(prefix: &str, path: impl IntoIterator<Item = &'a Name>) -> Self {
+        let mut text = Self::new(prefix);
+        path.into_iter().for_each(|name| text.enter(name));
+        text
+    }
+
+    /// Adds a key.
+    fn enter(&mut self, name: &Name) {
+        let (does, spot) = self.spot.next(name.text());
+        self.depth += 1;
+        self.spot = spot;
+        match does {
+            Does::Name => self.push_name(name),
+            Does::Label(key) => push_pair(&mut self.labels, key, name),
+            Does::Cause => push_cause(&mut self.labels, name),
+            Does::Exn => {
+                self.name.truncate(self.name.len() - "exn".len());
+                self.name.extend_from_slice(b"exceptions");
+                push_pair(&mut self.labels, "exception", name);
+            }
+        }
     }
 
     fn push_name(&mut self, name: &Name) {
-        let first = self.name.len() == self.prefix && self.above.len() == 1;
+        let first = self.name.len() == self.prefix && self.depth == 1;
         if !first {
             self.name.push(b':');
         } else if self.name.is_empty() && name.text().bytes().next().is_none_or(|b| b.is_ascii_digit()) {
@@ -96,23 +108,9 @@ impl Prometheus {
         }
     }
 
-    fn push_label(&mut self, key: &str, name: &Name) {
-        if !self.labels.is_empty() {
-            self.labels.extend_from_slice(b", ");
-        }
-        self.labels.extend_from_slice(key.as_bytes());
-        self.labels.extend_from_slice(b"=\"");
-        self.push_value(name);
-    }
-
-    /// The value of a label that is begun, and its quote.
-    fn push_value(&mut self, name: &Name) {
-        if name.is(Plain::Label) {
-            self.labels.extend_from_slice(name.text().as_bytes());
-        } else {
-            push_label(&mut self.labels, name.text());
-        }
-        self.labels.push(b'"');
+    /// Tells it from another of the same name and labels, by its whole path.
+    pub(super) fn mark(&mut self, path: &str) {
+        push_pair(&mut self.labels, "path", &Name::new(path));
     }
 
     /// Name and labels, up to the blank before the value.
@@ -133,28 +131,14 @@ impl Prometheus {
     }
 
     pub(super) fn quantiles(&self, s: &Summary, out: &mut Vec<u8>) {
-        let quantiles = [
-            ("0", s.min),
-            ("0.5", s.p50),
-            ("0.9", s.p90),
-            ("0.95", s.p95),
-            ("0.99", s.p99),
-            ("0.999", s.p9990),
-            ("0.9999", s.p9999),
-            ("1", s.max),
-        ];
-        for (quantile, value) in quantiles {
+        for (quantile, value) in quantiles(s) {
             out.extend_from_slice(&self.name);
             out.push(b'{');
             if !self.labels.is_empty() {
                 out.extend_from_slice(&self.labels);
                 out.extend_from_slice(b", ");
             }
-            out.extend_from_slice(b"quantile=\"");
-            out.extend_from_slice(quantile.as_bytes());
-            out.extend_from_slice(b"\"} ");
-            push_u64(out, value);
-            out.push(b'\n');
+            push_line(out, quantile, b"", value);
         }
     }
 
@@ -169,91 +153,74 @@ impl Prometheus {
         push_u64(out, value);
         out.push(b'\n');
     }
+
+    pub(super) fn gauge(&self, value: f64, out: &mut Vec<u8>) {
+        self.head("", out);
+        push_gauge(out, value);
+    }
+}
+
+/// The labels of a stat's quantiles, and their values.
+pub(super) fn quantiles(s: &Summary) -> [(&'static [u8], u64); 8] {
+    [
+        (b"quantile=\"0\"", s.min),
+        (b"quantile=\"0.5\"", s.p50),
+        (b"quantile=\"0.9\"", s.p90),
+        (b"quantile=\"0.95\"", s.p95),
+        (b"quantile=\"0.99\"", s.p99),
+        (b"quantile=\"0.999\"", s.p9990),
+        (b"quantile=\"0.9999\"", s.p9999),
+        (b"quantile=\"1\"", s.max),
+    ]
+}
+
+/// Adds a label.
+pub(super) fn push_pair(labels: &mut Vec<u8>, label: &str, value: &Name) {
+    if !labels.is_empty() {
+        labels.extend_from_slice(b", ");
+    }
+    labels.extend_from_slice(label.as_bytes());
+    labels.extend_from_slice(b"=\"");
+    push_value(labels, value);
+}
+
+/// Adds the cause of an exception, which is the last label, to it.
+pub(super) fn push_cause(labels: &mut Vec<u8>, cause: &Name) {
+    // The quote comes behind the cause again.
+    labels.pop();
+    labels.push(b':');
+    push_value(labels, cause);
+}
+
+/// The value of a label that is begun, and its quote.
+fn push_value(labels: &mut Vec<u8>, value: &Name) {
+    if value.is(Plain::Label) {
+        labels.extend_from_slice(value.text().as_bytes());
+    } else {
+        push_label(labels, value.text());
+    }
+    labels.push(b'"');
+}
+
+/// The value of a gauge, and the end of its line.
+pub(super) fn push_gauge(out: &mut Vec<u8>, value: f64) {
+    if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
+    } else {
+        push_java(out, value);
+    }
+    out.push(b'\n');
 }
 
 /// Every series that a metric is written as, without its value.
 pub(crate) fn series(path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
-    let mut face = Prometheus::new("");
-    for name in path {
-        face.enter(name, &mut Vec::new());
-    }
+    let text = Prometheus::of("", path.iter().copied());
     // A stat's quantiles clash if their names do, as the quantile is a label that only they have.
     let suffixes: &[&str] = if kind == Kind::Stat { &["_count", "_sum", "_avg", "\0"] } else { &[""] };
     let series = suffixes.iter().map(|suffix| {
         let mut head = Vec::new();
-        face.head(suffix, &mut head);
+        text.head(suffix, &mut head);
         head
     });
     series.collect()
-}
-
-impl Face for Prometheus {
-    const WIRE: Option<Wire> = Some(Wire::Prometheus);
-
-    fn enter(&mut self, name: &Name, _out: &mut Vec<u8>) {
-        let (does, spot) = self.spot.next(name.text());
-        self.above.push(Above { name: self.name.len(), labels: self.labels.len(), spot: self.spot });
-        self.spot = spot;
-        match does {
-            Does::Name => self.push_name(name),
-            Does::Label(key) => self.push_label(key, name),
-            Does::Cause => {
-                self.labels.pop();
-                self.labels.push(b':');
-                self.push_value(name);
-            }
-            Does::Exn => {
-                self.name.truncate(self.name.len() - "exn".len());
-                self.name.extend_from_slice(b"exceptions");
-                self.push_label("exception", name);
-            }
-        }
-    }
-
-    fn counter(&mut self, _slot: u32, value: u64, out: &mut Vec<u8>) {
-        self.integer("", value, out);
-    }
-
-    fn gauge(&mut self, value: f64, out: &mut Vec<u8>) {
-        self.head("", out);
-        if value.is_infinite() {
-            out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
-        } else {
-            push_java(out, value);
-        }
-        out.push(b'\n');
-    }
-
-    fn stat(&mut self, stat: &StatCell, _cells: &Cells, out: &mut Vec<u8>) {
-        let Some(s) = stat.window().filter(|s| s.count > 0) else { return };
-        self.integer("_count", s.count, out);
-        self.integer("_sum", s.sum, out);
-        self.avg(&s, out);
-        self.quantiles(&s, out);
-    }
-
-    fn mark(&mut self, _nth: usize, path: &str) {
-        self.unmarked = self.labels.len();
-        self.push_label("path", &Name::new(path));
-    }
-
-    fn unmark(&mut self) {
-        self.labels.truncate(self.unmarked);
-    }
-
-    fn leave(&mut self, _out: &mut Vec<u8>) {
-        let Some(above) = self.above.pop() else { return };
-        if self.spot == Spot::Failure && above.spot == Spot::Failure {
-            // The quote that the cause took away.
-            self.labels.truncate(above.labels - 1);
-            self.labels.push(b'"');
-        }
-        if above.spot == Spot::Exn {
-            self.name.truncate(above.name - "exn".len());
-            self.name.extend_from_slice(b"exn");
-        }
-        self.name.truncate(above.name);
-        self.labels.truncate(above.labels);
-        self.spot = above.spot;
-    }
 }

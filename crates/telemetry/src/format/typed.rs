@@ -12,9 +12,9 @@ use foldhash::fast::RandomState;
 use crate::buckets::Summary;
 use crate::catalogue::{classify, families};
 use crate::collide::{Kind, Wire};
+use crate::format::Page;
 use crate::format::prometheus::Prometheus;
 use crate::format::survey::Survey;
-use crate::format::{Face, Page};
 use crate::gauge::{Read, ask};
 use crate::tree::{Metric, MetricsTree, Place, Role, Shared};
 
@@ -92,17 +92,16 @@ impl Typed {
         for _ in 0..STEPS {
             let more = survey.step(&mut |_, place, metric, path| {
                 let Some(kind) = metric.kind() else { return };
-                let mut face = Prometheus::new(prefix);
-                path.iter().for_each(|name| face.enter(name, &mut Vec::new()));
-                let at = match by_name.get(face.name()) {
+                let text = Prometheus::of(prefix, path);
+                let at = match by_name.get(text.name()) {
                     Some(&at) => at,
                     None => {
                         let path: Vec<&str> = path.iter().map(|name| name.text()).collect();
                         let listed = classify(&path, kind).map(|c| &families()[usize::from(c.family)]);
                         let help = listed.filter(|f| !f.name.starts_with("l5d_unlisted")).map(|f| f.help.as_str());
-                        by_name.insert(face.name().to_vec(), named.len());
+                        by_name.insert(text.name().to_vec(), named.len());
                         named.push(Named {
-                            name: face.name().to_vec(),
+                            name: text.name().to_vec(),
                             help: help.unwrap_or(UNKNOWN),
                             metrics: Vec::new(),
                         });
@@ -195,11 +194,10 @@ impl Typed {
         let shape = self.tree.shape();
         let cells = self.tree.cells();
         let Some(place) = shape.alive(place) else { return };
-        let mut face = Prometheus::new(&self.prefix);
-        shape.path(place.node).into_iter().for_each(|name| face.enter(name, &mut Vec::new()));
+        let mut text = Prometheus::of(&self.prefix, shape.path(place.node));
         // It may have got another name meanwhile.
         let own = &self.groups[self.at.0].name;
-        if !own.starts_with(face.name()) {
+        if !own.starts_with(text.name()) {
             return;
         }
         let mut group: &[u32] = &[];
@@ -209,17 +207,17 @@ impl Typed {
             Role::Clashing { group: all, nth } => {
                 group = all;
                 if nth > 0 {
-                    face.mark(nth, &shape.full_name(place));
+                    text.mark(&shape.full_name(place));
                 }
             }
         }
         match (shape.metric(place), part) {
-            (Metric::Counter(slot), Part::Counter) if group.is_empty() => face.counter(slot, cells.sum(slot), out),
-            (Metric::Counter(slot), Part::Counter) => face.counter(slot, shape.sum(group, &cells), out),
+            (Metric::Counter(slot), Part::Counter) if group.is_empty() => text.integer("", cells.sum(slot), out),
+            (Metric::Counter(_), Part::Counter) => text.integer("", shape.sum(group, &cells), out),
             (Metric::Stat(number), part) => {
                 let window = shape.stat(number).window();
                 if let Some(summary) = window.filter(|s| s.count > 0) {
-                    parts(&face, &summary, part, out);
+                    parts(&text, &summary, part, out);
                 }
             }
             (Metric::Gauge(number), Part::Gauge) => {
@@ -228,7 +226,7 @@ impl Typed {
                 self.reads.extend(gauge.reads.iter().map(|(_, read)| read.clone()));
                 drop((cells, shape));
                 if let Some(value) = ask(&self.tree, &self.reads, level) {
-                    face.gauge(value, out);
+                    text.gauge(value, out);
                 }
                 self.reads.clear();
             }
@@ -237,17 +235,17 @@ impl Typed {
     }
 }
 
-fn parts(face: &Prometheus, summary: &Summary, part: Part, out: &mut Vec<u8>) {
+fn parts(text: &Prometheus, summary: &Summary, part: Part, out: &mut Vec<u8>) {
     match part {
         Part::Summary => {
-            face.quantiles(summary, out);
-            face.integer("_sum", summary.sum, out);
-            face.integer("_count", summary.count, out);
+            text.quantiles(summary, out);
+            text.integer("_sum", summary.sum, out);
+            text.integer("_count", summary.count, out);
         }
-        Part::Quantiles => face.quantiles(summary, out),
-        Part::Sum => face.integer("_sum", summary.sum, out),
-        Part::Count => face.integer("_count", summary.count, out),
-        Part::Avg => face.avg(summary, out),
+        Part::Quantiles => text.quantiles(summary, out),
+        Part::Sum => text.integer("_sum", summary.sum, out),
+        Part::Count => text.integer("_count", summary.count, out),
+        Part::Avg => text.avg(summary, out),
         Part::Counter | Part::Gauge => {}
     }
 }
