@@ -11,14 +11,14 @@
 
 use std::sync::Arc;
 
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
 use crate::cells::Local;
 use crate::lane::sample_in;
-use crate::stat::StatRef;
+use crate::stat::{StatCell, StatRef};
 use crate::sync::Ordering;
 use crate::tree::Shared;
-use crate::{MetricsTree, Snapshotter};
+use crate::{Counter, MetricsTree, Snapshotter};
 
 /// Adds to a worker's own cell, as `lane::count` does.
 fn count(local: &Local, slot: u32, n: u64) {
@@ -53,7 +53,7 @@ struct Windows {
     sum: u64,
 }
 
-fn tick(tree: &MetricsTree, stat: &crate::stat::StatCell, windows: &mut Windows) {
+fn tick(tree: &MetricsTree, stat: &StatCell, windows: &mut Windows) {
     Snapshotter::new(tree).tick();
     let window = stat.window().expect("the stat was there before the tick");
     windows.count += window.count;
@@ -62,27 +62,62 @@ fn tick(tree: &MetricsTree, stat: &crate::stat::StatCell, windows: &mut Windows)
     assert!(windows.sum >= windows.count, "{} samples came to {}", windows.count, windows.sum);
 }
 
+/// A stat, and a worker that has met it.
+fn sampled() -> (MetricsTree, Arc<StatCell>, Local) {
+    let tree = MetricsTree::new();
+    let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
+    let mut local = Local::enter(tree.shared());
+    local.meet(stat.number());
+    (tree, stat, local)
+}
+
+/// A counter with its number, and a worker that has a cell for it. Without the tree it would be read by a `OnceLock`, which
+/// loom doesn't see into.
+fn counted() -> (MetricsTree, Counter, u32, Local) {
+    let tree = MetricsTree::new();
+    let counter = tree.root().counter("c");
+    let number = Shared::counter(tree.shared(), Some(tree.root_place()), "c").unwrap().number();
+    let mut local = Local::enter(tree.shared());
+    local.grow_cells(number);
+    (tree, counter, number, local)
+}
+
+/// A thread that ticks once.
+fn ticking(tree: &MetricsTree, stat: &Arc<StatCell>) -> JoinHandle<Windows> {
+    let (tree, stat) = (tree.clone(), stat.clone());
+    thread::spawn(move || {
+        let mut windows = Windows::default();
+        tick(&tree, &stat, &mut windows);
+        windows
+    })
+}
+
+/// What came to that thread's tick and to one more after it: whatever the first one saw, the second leaves nothing behind.
+fn ended(ticker: JoinHandle<Windows>, tree: &MetricsTree, stat: &StatCell) -> Windows {
+    let mut windows = ticker.join().unwrap();
+    tick(tree, stat, &mut windows);
+    windows
+}
+
+/// A thread that reads a counter twice, of which two is the most.
+fn reading(counter: &Counter) -> JoinHandle<()> {
+    let counter = counter.clone();
+    thread::spawn(move || {
+        let first = counter.value();
+        let second = counter.value();
+        assert!(first <= second && second <= 2, "from {first} to {second}");
+    })
+}
+
 /// The rotation: a tick takes what came, while more comes.
 #[test]
 fn a_sample_is_in_one_window_and_in_one_only() {
     model(10, || {
-        let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
-        let mut local = Local::enter(tree.shared());
-        local.meet(stat.number());
-        let ticker = {
-            let (tree, stat) = (tree.clone(), stat.clone());
-            thread::spawn(move || {
-                let mut windows = Windows::default();
-                tick(&tree, &stat, &mut windows);
-                windows
-            })
-        };
+        let (tree, stat, local) = sampled();
+        let ticker = ticking(&tree, &stat);
         assert!(sample_in(local.entry(stat.number()), 1));
         assert!(sample_in(local.entry(stat.number()), 1));
-        let mut windows = ticker.join().unwrap();
-        tick(&tree, &stat, &mut windows);
-        // Whatever the first tick saw, the second one leaves nothing behind.
+        let windows = ended(ticker, &tree, &stat);
         assert_eq!((windows.count, windows.sum), (2, 2));
         assert_eq!((StatRef::new(&stat).count(), StatRef::new(&stat).sum()), (2, 2));
         local.leave();
@@ -97,18 +132,10 @@ fn a_shared_sample_is_in_one_window_and_in_one_only() {
         let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
         // By a `OnceLock`, which loom doesn't see into.
         stat.base_or_new();
-        let ticker = {
-            let (tree, stat) = (tree.clone(), stat.clone());
-            thread::spawn(move || {
-                let mut windows = Windows::default();
-                tick(&tree, &stat, &mut windows);
-                windows
-            })
-        };
+        let ticker = ticking(&tree, &stat);
         stat.add_shared(1);
         stat.add_shared(1);
-        let mut windows = ticker.join().unwrap();
-        tick(&tree, &stat, &mut windows);
+        let windows = ended(ticker, &tree, &stat);
         assert_eq!((windows.count, windows.sum), (2, 2));
     });
 }
@@ -117,11 +144,8 @@ fn a_shared_sample_is_in_one_window_and_in_one_only() {
 #[test]
 fn a_total_never_decreases() {
     model(10, || {
-        let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
-        let mut local = Local::enter(tree.shared());
-        local.meet(stat.number());
-        let total = |tree: &MetricsTree, stat: &crate::stat::StatCell| {
+        let (tree, stat, local) = sampled();
+        let total = |tree: &MetricsTree, stat: &StatCell| {
             let (buckets, _) = stat.total(&tree.shared().cells());
             buckets.iter().map(|(_, n)| n).sum::<u64>()
         };
@@ -146,19 +170,8 @@ fn a_total_never_decreases() {
 #[test]
 fn a_count_is_there_once_while_its_thread_ends() {
     model(10, || {
-        let tree = MetricsTree::new();
-        let counter = tree.root().counter("c");
-        let number = Shared::counter(tree.shared(), Some(tree.root_place()), "c").unwrap().number();
-        let mut local = Local::enter(tree.shared());
-        local.grow_cells(number);
-        let reader = {
-            let counter = counter.clone();
-            thread::spawn(move || {
-                let first = counter.value();
-                let second = counter.value();
-                assert!(first <= second && second <= 2, "from {first} to {second}");
-            })
-        };
+        let (_tree, counter, number, local) = counted();
+        let reader = reading(&counter);
         count(&local, number, 1);
         count(&local, number, 1);
         local.leave();
@@ -171,19 +184,8 @@ fn a_count_is_there_once_while_its_thread_ends() {
 #[test]
 fn a_count_is_there_once_while_its_table_grows() {
     model(10, || {
-        let tree = MetricsTree::new();
-        let counter = tree.root().counter("c");
-        let number = Shared::counter(tree.shared(), Some(tree.root_place()), "c").unwrap().number();
-        let mut local = Local::enter(tree.shared());
-        local.grow_cells(number);
-        let reader = {
-            let counter = counter.clone();
-            thread::spawn(move || {
-                let first = counter.value();
-                let second = counter.value();
-                assert!(first <= second && second <= 2, "from {first} to {second}");
-            })
-        };
+        let (_tree, counter, number, mut local) = counted();
+        let reader = reading(&counter);
         count(&local, number, 1);
         local.replace_cells(number);
         count(&local, number, 1);
@@ -198,23 +200,12 @@ fn a_count_is_there_once_while_its_table_grows() {
 #[test]
 fn a_sample_is_in_one_window_while_its_table_grows() {
     model(10, || {
-        let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
-        let mut local = Local::enter(tree.shared());
-        local.meet(stat.number());
-        let ticker = {
-            let (tree, stat) = (tree.clone(), stat.clone());
-            thread::spawn(move || {
-                let mut windows = Windows::default();
-                tick(&tree, &stat, &mut windows);
-                windows
-            })
-        };
+        let (tree, stat, mut local) = sampled();
+        let ticker = ticking(&tree, &stat);
         assert!(sample_in(local.entry(stat.number()), 1));
         local.replace_stats(stat.number());
         assert!(sample_in(local.entry(stat.number()), 1));
-        let mut windows = ticker.join().unwrap();
-        tick(&tree, &stat, &mut windows);
+        let windows = ended(ticker, &tree, &stat);
         assert_eq!((windows.count, windows.sum), (2, 2));
         local.leave();
     });
@@ -224,22 +215,11 @@ fn a_sample_is_in_one_window_while_its_table_grows() {
 #[test]
 fn a_sample_is_in_one_window_when_its_thread_ends() {
     model(10, || {
-        let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
-        let mut local = Local::enter(tree.shared());
-        local.meet(stat.number());
-        let ticker = {
-            let (tree, stat) = (tree.clone(), stat.clone());
-            thread::spawn(move || {
-                let mut windows = Windows::default();
-                tick(&tree, &stat, &mut windows);
-                windows
-            })
-        };
+        let (tree, stat, local) = sampled();
+        let ticker = ticking(&tree, &stat);
         assert!(sample_in(local.entry(stat.number()), 1));
         local.leave();
-        let mut windows = ticker.join().unwrap();
-        tick(&tree, &stat, &mut windows);
+        let windows = ended(ticker, &tree, &stat);
         assert_eq!((windows.count, windows.sum), (1, 1));
     });
 }
@@ -269,10 +249,7 @@ fn a_slot_that_is_used_again_begins_at_zero() {
 #[test]
 fn a_stat_may_end_during_a_tick() {
     model(2, || {
-        let tree = MetricsTree::new();
-        let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
-        let mut local = Local::enter(tree.shared());
-        local.meet(stat.number());
+        let (tree, stat, local) = sampled();
         assert!(sample_in(local.entry(stat.number()), 1));
         let ticker = {
             let tree = tree.clone();
