@@ -4,11 +4,10 @@
 //! without saying which).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use l5d_net::TcpInfo;
-use l5d_telemetry::{Counter, GaugeGuard, Level, MetricsTree, Scope, Stat};
+use l5d_telemetry::{Counter, GaugeGuard, Level, MetricsTree, Scope, Spread, Stat};
 
 /// The handles, made once per server. Two servers over one tree share the counters, their gauges add up.
 pub(crate) struct Stats {
@@ -167,31 +166,16 @@ struct Threads {
     per_thread: Scope,
     /// By thread name: its counter, and its requests in the current minute.
     counts: Mutex<HashMap<String, (Counter, u64)>>,
-    last: Arc<LastMinute>,
+    last: Arc<Mutex<Spread>>,
     _gauges: [GaugeGuard; 3],
-}
-
-/// The bits of three f64.
-#[derive(Default)]
-struct LastMinute {
-    mean: AtomicU64,
-    stddev: AtomicU64,
-    relative_stddev: AtomicU64,
 }
 
 impl Threads {
     fn new(scope: &Scope) -> Self {
         let scope = scope.scope("thread_usage").scope("requests");
-        let last = Arc::new(LastMinute::default());
-        let gauge = |name, field: fn(&LastMinute) -> &AtomicU64| {
-            let last = Arc::clone(&last);
-            scope.gauge(name, move || f64::from_bits(field(&last).load(Ordering::Relaxed)))
-        };
-        let gauges = [
-            gauge("mean", |last| &last.mean),
-            gauge("stddev", |last| &last.stddev),
-            gauge("relative_stddev", |last| &last.relative_stddev),
-        ];
+        let last = Arc::new(Mutex::new(Spread::default()));
+        let told = Arc::clone(&last);
+        let gauges = Spread::gauges(&scope, move || *told.lock().unwrap_or_else(PoisonError::into_inner));
         Self { per_thread: scope.scope("per_thread"), counts: Mutex::default(), last, _gauges: gauges }
     }
 
@@ -212,15 +196,7 @@ impl Threads {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let minutes: Vec<f64> = counts.values_mut().map(|(_, minute)| std::mem::take(minute) as f64).collect();
         drop(counts);
-        let n = minutes.len().max(1) as f64;
-        let mean = minutes.iter().sum::<f64>() / n;
-        let stddev = (minutes.iter().map(|minute| (minute - mean).powi(2)).sum::<f64>() / n).sqrt();
-        let relative = if mean > 0.0 { stddev / mean } else { 0.0 };
-        for (cell, value) in
-            [(&self.last.mean, mean), (&self.last.stddev, stddev), (&self.last.relative_stddev, relative)]
-        {
-            cell.store(value.to_bits(), Ordering::Relaxed);
-        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Spread::of(&minutes);
     }
 }
 
@@ -233,8 +209,8 @@ mod tests {
         let tree = MetricsTree::new();
         let threads = Threads::new(&tree.scope("a"));
         let shown = || {
-            let bits = [&threads.last.mean, &threads.last.stddev, &threads.last.relative_stddev];
-            bits.map(|bits| f64::from_bits(bits.load(Ordering::Relaxed)))
+            let Spread { mean, stddev, relative_stddev } = *threads.last.lock().unwrap();
+            [mean, stddev, relative_stddev]
         };
         let threads = &threads;
         std::thread::scope(|scope| {

@@ -58,6 +58,7 @@
 //! | `exemplar.rs` | samples that a trace tells more about |
 //! | `facade.rs` | what crates count through the `metrics` facade |
 //! | `history.rs`, `history/` | the last hour of the golden signals, for the dashboard |
+//! | `spread.rs` | how evenly something falls on several |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
 //! | `census.rs`, `format/measured.rs` | how many series there are and what they take; what pages cost |
 //! | `families.rs` | which metrics are one family, and their scopes' labels as text |
@@ -97,6 +98,7 @@ mod names;
 mod proofs;
 mod scope;
 mod snapshot;
+mod spread;
 mod stat;
 mod sync;
 #[allow(unsafe_code, reason = "zeros from the system, and histograms that a stat's end takes out of all tables")]
@@ -120,6 +122,7 @@ pub use gauge::GaugeGuard;
 pub use level::Level;
 pub use scope::Scope;
 pub use snapshot::Snapshotter;
+pub use spread::Spread;
 pub use stat::{Bucket, Stat, StatRef};
 pub use taken::Taken;
 pub use tree::MetricsTree;

@@ -36,7 +36,7 @@ use l5d_router::{
     stats::{InFlight, Outcome, RequestStats},
     worker,
 };
-use l5d_telemetry::{Counter, GaugeGuard, Level, Scope, Stat};
+use l5d_telemetry::{Counter, GaugeGuard, Level, Scope, Spread, Stat};
 use tokio::time::Instant;
 
 use crate::{
@@ -112,12 +112,9 @@ impl ThreadUsage {
         let requests = scope.scope("thread_usage").scope("requests");
         let threads = requests.scope("per_thread");
         let per_thread: Vec<_> = (0..workers).map(|i| threads.counter(&format!("worker-{i}"))).collect();
-        let minute = Arc::new(Mutex::new(Minute::new(&per_thread, Instant::now())));
-        let gauge = |name, at: usize| {
-            let minute = Arc::clone(&minute);
-            requests.gauge(name, move || minute.lock().unwrap_or_else(PoisonError::into_inner).told(Instant::now())[at])
-        };
-        Self { _gauges: [gauge("mean", 0), gauge("stddev", 1), gauge("relative_stddev", 2)], per_thread }
+        let minute = Mutex::new(Minute::new(&per_thread, Instant::now()));
+        let told = move || minute.lock().unwrap_or_else(PoisonError::into_inner).told(Instant::now());
+        Self { _gauges: Spread::gauges(&requests, told), per_thread }
     }
 }
 
@@ -128,28 +125,25 @@ struct Minute {
     began: Instant,
     /// The counts at its beginning.
     from: Vec<u64>,
-    /// Mean, standard deviation and their ratio in the minute before.
-    told: [f64; 3],
+    /// What it came to in the minute before.
+    told: Spread,
 }
 
 impl Minute {
     fn new(per_thread: &[Counter], now: Instant) -> Self {
         let from = per_thread.iter().map(Counter::value).collect();
-        Self { per_thread: per_thread.to_vec(), began: now, from, told: [0.0; 3] }
+        Self { per_thread: per_thread.to_vec(), began: now, from, told: Spread::default() }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "gauges")]
-    fn told(&mut self, now: Instant) -> [f64; 3] {
+    fn told(&mut self, now: Instant) -> Spread {
         let passed = now.saturating_duration_since(self.began);
         if passed >= MINUTE {
             let counts: Vec<u64> = self.per_thread.iter().map(Counter::value).collect();
             // Where nobody asked for longer, it is a minute's share of that time.
             let share = MINUTE.as_secs_f64() / passed.as_secs_f64();
             let requests = counts.iter().zip(&self.from).map(|(now, from)| (now - from) as f64 * share);
-            let n = counts.len() as f64;
-            let mean = requests.clone().sum::<f64>() / n;
-            let stddev = (requests.map(|count| (count - mean).powi(2)).sum::<f64>() / n).sqrt();
-            self.told = [mean, stddev, if mean == 0.0 { 0.0 } else { stddev / mean }];
+            self.told = Spread::of(&requests.collect::<Vec<_>>());
             (self.began, self.from) = (now, counts);
         }
         self.told
@@ -554,14 +548,18 @@ mod tests {
         let counters = ["a", "b"].map(|name| tree.scope("threads").counter(name));
         let begun = Instant::now();
         let mut minute = Minute::new(&counters, begun);
+        let mut told = |at| {
+            let Spread { mean, stddev, relative_stddev } = minute.told(at);
+            [mean, stddev, relative_stddev]
+        };
         counters[0].add(1);
         counters[1].add(3);
-        assert_eq!(minute.told(begun + MINUTE / 2), [0.0; 3], "nothing before it ends");
-        assert_eq!(minute.told(begun + MINUTE), [2.0, 1.0, 0.5]);
+        assert_eq!(told(begun + MINUTE / 2), [0.0; 3], "nothing before it ends");
+        assert_eq!(told(begun + MINUTE), [2.0, 1.0, 0.5]);
         counters[0].add(4);
-        assert_eq!(minute.told(begun + MINUTE * 3 / 2), [2.0, 1.0, 0.5], "until the next one has ended");
+        assert_eq!(told(begun + MINUTE * 3 / 2), [2.0, 1.0, 0.5], "until the next one has ended");
         // Asked after two minutes: two requests in each.
-        assert_eq!(minute.told(begun + 3 * MINUTE), [1.0, 1.0, 1.0]);
-        assert_eq!(minute.told(begun + 4 * MINUTE), [0.0; 3]);
+        assert_eq!(told(begun + 3 * MINUTE), [1.0, 1.0, 1.0]);
+        assert_eq!(told(begun + 4 * MINUTE), [0.0; 3]);
     }
 }
