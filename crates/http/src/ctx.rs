@@ -46,9 +46,8 @@ pub struct Deadline {
 impl Deadline {
     /// From now on for `timeout`.
     pub fn after(timeout: Duration) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        Self { at: nanos(now), until: nanos(now.saturating_add(timeout)) }
+        let at = wall_ns();
+        Self { at, until: at.saturating_add(nanos(timeout)) }
     }
 
     /// The stricter of two: the later stamp, the earlier end.
@@ -65,6 +64,15 @@ impl Deadline {
     fn encode(self) -> HeaderValue {
         HeaderValue::from_str(&format!("{} {}", self.at, self.until)).expect("digits are a header value")
     }
+}
+
+/// Now, as deadlines have it.
+pub(crate) fn wall_ns() -> u64 {
+    nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Everything a request brings along or collects on its way.

@@ -119,7 +119,7 @@ impl CountedIo {
 
     /// Writes what Linkerd answers in the place of what hyper does, if that is what these bytes are.
     fn poll_refuse(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
-        let head = self.head.as_ref()?;
+        let head = self.head.as_ref().filter(|_| is_short(bytes))?;
         let refusal = REFUSALS.iter().find(|refusal| refusal.by_hyper == bytes)?;
         let answer = if refusal.is_too_long && !head.has_line { LINE_TOO_LONG } else { refusal.by_linkerd };
         let written = Pin::new(&mut self.stream).poll_write(cx, answer);
@@ -211,9 +211,7 @@ impl AsyncRead for CountedIo {
 
 impl AsyncWrite for CountedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if is_short(buf)
-            && let Some(refused) = self.poll_refuse(cx, buf)
-        {
+        if let Some(refused) = self.poll_refuse(cx, buf) {
             return refused;
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -226,7 +224,6 @@ impl AsyncWrite for CountedIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let [one] = bufs
-            && is_short(one)
             && let Some(refused) = self.poll_refuse(cx, one)
         {
             return refused;

@@ -118,8 +118,7 @@ impl Cache {
 
     /// Gives the system the blocks that were not needed since the last call, and at most [`AT_ONCE`] of a class.
     fn give_back_unused(&self) {
-        for size in sizes() {
-            let (class, _) = class_of(size);
+        for (class, size) in sizes().enumerate() {
             let unused = self.unused[class].get();
             if !unused.is_null() {
                 self.cut(class, size, unused);
@@ -265,8 +264,7 @@ impl KeepsBlocks {
 impl Drop for KeepsBlocks {
     fn drop(&mut self) {
         CACHE.with(|cache| {
-            for size in sizes() {
-                let (class, _) = class_of(size);
+            for (class, size) in sizes().enumerate() {
                 loop {
                     let block = cache.take(class, size);
                     if block.is_null() {

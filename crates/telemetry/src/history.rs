@@ -290,8 +290,7 @@ impl History {
             while state.bytes > room
                 && let Some(quiet) = with.pop()
             {
-                state.bytes -= quiet.drop_rings();
-                quiet.left_out = true;
+                state.bytes -= quiet.leave_out();
                 (kept, left_out) = (kept - 1, left_out + 1);
             }
         }
@@ -302,8 +301,7 @@ impl History {
                 && changes < MOST_CHANGES
                 && let Some(quiet) = with.pop_if(|q| always(entry) || entry.now.busy > 2.0 * q.now.busy + 1.0)
             {
-                state.bytes -= quiet.drop_rings();
-                quiet.left_out = true;
+                state.bytes -= quiet.leave_out();
                 (kept, left_out, changes) = (kept - 1, left_out + 1, changes + 1);
             }
             entry.left_out = state.bytes + needed > room;

@@ -5,16 +5,13 @@
 //! than a fifth of its connection's requests of the last ten seconds were: five requests buy one rejection, by the
 //! arithmetic of retry budgets, which Finagle uses here too.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use l5d_router::retry::RetryBudget;
 use l5d_telemetry::{Counter, Scope, Stat};
 use tokio::time::Instant;
 
-use crate::ctx::Deadline;
+use crate::ctx::{Deadline, wall_ns};
 
 /// For so long a request counts towards a rejection.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -74,11 +71,6 @@ impl Deadlines {
 /// How long a request was on its way, by the stamp of its deadline; 0 when the clocks disagree.
 pub(crate) fn transit_ms(deadline: Deadline) -> u64 {
     ms(wall_ns().saturating_sub(deadline.at))
-}
-
-fn wall_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn ms(ns: u64) -> u64 {

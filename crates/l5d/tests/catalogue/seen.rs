@@ -5,7 +5,7 @@
 //! it were seen.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use l5d_telemetry::listing::{Entry, Found, find, listing};
 use serde_json::Value;
@@ -48,19 +48,19 @@ impl Seen {
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scenario(self))) {
             let why = panic.downcast_ref::<String>().cloned();
             let why = why.or_else(|| panic.downcast_ref::<&str>().map(|why| (*why).to_owned())).unwrap_or_default();
-            self.found.lock().unwrap_or_else(PoisonError::into_inner).failed.push(format!("{name}: {why}"));
+            self.record().failed.push(format!("{name}: {why}"));
         }
     }
 
     /// The scenarios that failed, and why.
     pub(crate) fn failed(&self) -> Vec<String> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
+        self.record().failed.clone()
     }
 
     /// Takes in what the two pages say: `metrics.json?tree=1` and the modern page in text.
     pub(crate) fn look(&self, tree: &str, modern: &str) {
         let tree: Value = serde_json::from_str(tree).unwrap_or_else(|error| panic!("{error}: {tree}"));
-        let mut record = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = self.record();
         record.walk(&tree, &mut Vec::new());
         for line in modern.lines() {
             if let Some(family) = line.strip_prefix("# TYPE ").and_then(|line| line.split(' ').next()) {
@@ -82,16 +82,21 @@ impl Seen {
         }
     }
 
+    /// Also when a scenario panicked that held it: that is told at the end.
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn moved(&self, entry: &Entry) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).moved.contains(&name(entry))
+        self.record().moved.contains(&name(entry))
     }
 
     pub(crate) fn exported(&self, entry: &Entry) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).exported.contains(&name(entry))
+        self.record().exported.contains(&name(entry))
     }
 
     pub(crate) fn unlisted(&self) -> BTreeSet<String> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).unlisted.clone()
+        self.record().unlisted.clone()
     }
 }
 

@@ -604,9 +604,15 @@ impl Entry {
     }
 
     /// Takes its rings away, and says how many bytes that frees.
-    pub(crate) fn drop_rings(&mut self) -> usize {
+    fn drop_rings(&mut self) -> usize {
         self.rested = 0;
         self.kept.take().map_or(0, |kept| kept.bytes)
+    }
+
+    /// Takes its rings away for want of room, and says how many bytes that frees.
+    pub(crate) fn leave_out(&mut self) -> usize {
+        self.left_out = true;
+        self.drop_rings()
     }
 
     /// For whoever drops the whole entry.
