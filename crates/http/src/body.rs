@@ -1,25 +1,21 @@
 //! Bodies on their way through the proxy.
 //!
 //! A short body of known length is held whole ([`Body::full`]): it can be sent again, and its length is known to the
-//! statistics. Everything else is relayed frame by frame ([`Body::stream`]) with the back-pressure of the slower side:
-//! a frame is asked for only when the other side has room. A streamed body carries what must end with it: the open
-//! streams of the statistics, the session it comes from, the request's own bookkeeping.
+//! statistics. Everything else is relayed piece by piece ([`Body::stream`]) with the back-pressure of the slower side:
+//! a piece is asked for, and read from its connection, only when the other side has room. A streamed body carries what must
+//! end with it: the open streams of the statistics, the request's own bookkeeping.
 
 use std::{
     any::Any,
-    fmt,
-    pin::Pin,
+    fmt, io,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use crate::{client::Session, filters::compression::Encoder, spans::OpenSpan, stats::OpenStream};
-
-/// What a body error is, for hyper: it only ends the exchange.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+use crate::{
+    client::ResponseBody, codec::server::RequestBody, filters::compression::Encoder, spans::OpenSpan, stats::OpenStream,
+};
 
 /// A request's or response's body.
 ///
@@ -33,7 +29,6 @@ pub struct Body {
 #[derive(Default)]
 struct Attached {
     watchers: Vec<OpenStream>,
-    session: Option<Session>,
     on_failure: Option<Box<dyn FnOnce() + Send + Sync>>,
     encoder: Option<Encoder>,
     kept: Option<Box<dyn Any + Send + Sync>>,
@@ -41,11 +36,42 @@ struct Attached {
 }
 
 enum Kind {
-    Full(Option<Bytes>),
+    Full(Bytes),
     Stream(Incoming),
-    /// Nothing, without saying so: a 304's length is that of what is not sent.
-    Unsaid,
     Ended,
+}
+
+/// A body that comes in.
+pub(crate) enum Incoming {
+    /// Of a request, from the connection that it came on.
+    Request(RequestBody),
+    /// Of a response; when it has ended, the connection goes back to its pool.
+    Response(Box<ResponseBody>),
+}
+
+impl Incoming {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        match self {
+            Self::Request(body) => body.poll_data(cx),
+            Self::Response(body) => body.poll_data(cx),
+        }
+    }
+
+    /// Whether the last of it has been given out.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Request(body) => body.is_done(),
+            Self::Response(body) => body.is_done(),
+        }
+    }
+
+    /// Its exchange is over.
+    pub(crate) fn finish(self) {
+        match self {
+            Self::Request(_) => {}
+            Self::Response(body) => body.finish(),
+        }
+    }
 }
 
 impl Body {
@@ -56,13 +82,7 @@ impl Body {
 
     /// A body that is here already.
     pub fn full(bytes: Bytes) -> Self {
-        let bytes = (!bytes.is_empty()).then_some(bytes);
         Self { kind: Kind::Full(bytes), attached: None }
-    }
-
-    /// No body, for a response whose `Content-Length` tells of another's: hyper takes the header as it is.
-    pub(crate) fn unsaid() -> Self {
-        Self { kind: Kind::Unsaid, attached: None }
     }
 
     /// A body that is relayed as it comes.
@@ -71,26 +91,21 @@ impl Body {
     }
 
     /// The whole body, if it is held whole.
-    pub(crate) fn as_full(&self) -> Option<Bytes> {
+    pub(crate) fn as_full(&self) -> Option<&Bytes> {
         match &self.kind {
-            Kind::Full(bytes) => Some(bytes.clone().unwrap_or_default()),
-            Kind::Stream(_) | Kind::Unsaid | Kind::Ended => None,
+            Kind::Full(bytes) => Some(bytes),
+            Kind::Stream(_) | Kind::Ended => None,
         }
     }
 
-    /// Whether it is relayed frame by frame.
+    /// Whether it is relayed piece by piece.
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self.kind, Kind::Stream(_))
     }
 
-    /// Counts the frames of a streamed body, and its end.
+    /// Counts the pieces of a streamed body, and its end.
     pub(crate) fn watch(&mut self, stream: OpenStream) {
         self.attached().watchers.push(stream);
-    }
-
-    /// Gives the session back when the body has ended well; closes it if the body is dropped before.
-    pub(crate) fn hold(&mut self, session: Session) {
-        self.attached().session = Some(session);
     }
 
     /// Keeps something alive until the body has ended.
@@ -121,16 +136,17 @@ impl Body {
     }
 
     fn end(&mut self) {
-        self.kind = Kind::Ended;
-        let Some(mut attached) = self.attached.take() else { return };
-        attached.watchers.clear();
-        attached.on_failure = None;
-        attached.kept = None;
-        if let Some(span) = attached.span.take() {
-            span.end(true);
+        let kind = std::mem::replace(&mut self.kind, Kind::Ended);
+        if let Some(mut attached) = self.attached.take() {
+            attached.watchers.clear();
+            attached.on_failure = None;
+            attached.kept = None;
+            if let Some(span) = attached.span.take() {
+                span.end(true);
+            }
         }
-        if let Some(session) = attached.session.take() {
-            session.release();
+        if let Kind::Stream(incoming) = kind {
+            incoming.finish();
         }
     }
 
@@ -141,7 +157,6 @@ impl Body {
             w.failed();
         }
         attached.watchers.clear();
-        attached.session = None;
         if let Some(span) = attached.span.take() {
             span.end(false);
         }
@@ -153,102 +168,86 @@ impl Body {
     fn attached(&mut self) -> &mut Attached {
         self.attached.get_or_insert_default()
     }
+}
 
-    fn is_encoded(&self) -> bool {
-        self.attached.as_ref().is_some_and(|a| a.encoder.is_some())
+impl Body {
+    /// The next piece, never an empty one.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            let incoming = match &mut self.kind {
+                Kind::Full(bytes) => {
+                    let bytes = std::mem::take(bytes);
+                    self.end();
+                    return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
+                }
+                Kind::Ended => return Poll::Ready(None),
+                Kind::Stream(incoming) => incoming,
+            };
+            let data = match ready!(incoming.poll_data(cx)) {
+                None => {
+                    let tail = self.attached.as_mut().and_then(|a| a.encoder.take()).map(Encoder::finish);
+                    self.end();
+                    return Poll::Ready(tail.filter(|t| !t.is_empty()).map(Ok));
+                }
+                Some(Err(e)) => {
+                    self.fail();
+                    return Poll::Ready(Some(Err(e)));
+                }
+                Some(Ok(data)) => data,
+            };
+            let is_done = incoming.is_done();
+            let data = match &mut self.attached {
+                None => data,
+                Some(attached) => {
+                    for w in &attached.watchers {
+                        w.chunk(data.len());
+                    }
+                    match &mut attached.encoder {
+                        None => data,
+                        Some(encoder) => encoder.encode(&data),
+                    }
+                }
+            };
+            if data.is_empty() {
+                continue;
+            }
+            // The last piece ends the body: whoever waits for its connection need not wait for a poll that may never come.
+            if is_done && self.attached.as_ref().is_none_or(|a| a.encoder.is_none()) {
+                self.end();
+            }
+            return Poll::Ready(Some(Ok(data)));
+        }
+    }
+
+    /// Whether the last piece has been given out.
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.kind, Kind::Ended)
+    }
+
+    /// Goes on with the request whose response this is, while nobody can take more of the response.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Kind::Stream(Incoming::Response(body)) = &mut self.kind {
+            body.poll_upload(cx);
+        }
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
-            Kind::Full(b) => format!("full, {} bytes", b.as_ref().map_or(0, Bytes::len)),
+            Kind::Full(bytes) => format!("full, {} bytes", bytes.len()),
             Kind::Stream(_) => "stream".to_owned(),
-            Kind::Unsaid => "unsaid".to_owned(),
             Kind::Ended => "ended".to_owned(),
         };
         f.debug_tuple("Body").field(&kind).finish()
     }
 }
 
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        loop {
-            let incoming = match &mut this.kind {
-                Kind::Full(bytes) => {
-                    let bytes = bytes.take();
-                    this.end();
-                    return Poll::Ready(bytes.map(|b| Ok(Frame::data(b))));
-                }
-                Kind::Unsaid | Kind::Ended => return Poll::Ready(None),
-                Kind::Stream(incoming) => incoming,
-            };
-            match ready!(Pin::new(incoming).poll_frame(cx)) {
-                None => {
-                    let tail = this.attached.as_mut().and_then(|a| a.encoder.take()).map(Encoder::finish);
-                    this.end();
-                    return Poll::Ready(tail.filter(|t| !t.is_empty()).map(|t| Ok(Frame::data(t))));
-                }
-                Some(Err(e)) => {
-                    this.fail();
-                    return Poll::Ready(Some(Err(e.into())));
-                }
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue }; // trailers end with their hop
-                    let data = match &mut this.attached {
-                        None => data,
-                        Some(attached) => {
-                            for w in &attached.watchers {
-                                w.chunk(data.len());
-                            }
-                            match &mut attached.encoder {
-                                None => data,
-                                Some(encoder) => encoder.encode(&data),
-                            }
-                        }
-                    };
-                    if data.is_empty() {
-                        continue;
-                    }
-                    // The last frame of a known length ends the body: whoever waits for the session need not wait for
-                    // a poll that may never come.
-                    if !this.is_encoded() && matches!(&this.kind, Kind::Stream(i) if i.is_end_stream()) {
-                        this.end();
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Full(bytes) => bytes.is_none(),
-            Kind::Stream(incoming) => !self.is_encoded() && incoming.is_end_stream(),
-            Kind::Unsaid => false,
-            Kind::Ended => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Stream(incoming) if !self.is_encoded() => incoming.size_hint(),
-            Kind::Stream(_) | Kind::Unsaid => SizeHint::default(),
-            Kind::Ended => SizeHint::with_exact(0),
-        }
-    }
-}
-
 impl Drop for Body {
     fn drop(&mut self) {
-        // A body that is never polled to its end (HEAD, a response without body) has ended well if nothing is left.
+        // A body that is never asked to its end (HEAD, a response without body) has ended well if nothing is left.
         match &self.kind {
-            Kind::Stream(incoming) if !incoming.is_end_stream() => self.fail(),
+            Kind::Stream(incoming) if !incoming.is_done() => self.fail(),
             _ => self.end(),
         }
     }
@@ -258,13 +257,13 @@ impl Drop for Body {
 ///
 /// # Errors
 /// When the peer breaks off, or the body is longer.
-pub(crate) async fn collect(mut incoming: Incoming, limit: u64) -> Result<Bytes, CollectError> {
-    use http_body_util::BodyExt;
+pub(crate) async fn collect(incoming: &mut Incoming, limit: u64) -> Result<Bytes, CollectError> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut length: u64 = 0;
-    while let Some(frame) = incoming.frame().await {
-        let Ok(data) = frame.map_err(CollectError::Broken)?.into_data() else { continue };
+    while !incoming.is_done() {
+        let Some(data) = std::future::poll_fn(|cx| incoming.poll_data(cx)).await else { break };
+        let data = data.map_err(CollectError::Broken)?;
         length += data.len() as u64;
         if length > limit {
             return Err(CollectError::TooLong);
@@ -286,7 +285,7 @@ pub(crate) async fn collect(mut incoming: Incoming, limit: u64) -> Result<Bytes,
 #[derive(Debug)]
 pub(crate) enum CollectError {
     /// The peer closed, or sent nonsense.
-    Broken(hyper::Error),
+    Broken(io::Error),
     /// It is longer than it may be.
     TooLong,
 }

@@ -5,14 +5,17 @@
 //! than it has requests at a time. A worker that borrows often opens its own. An endpoint with
 //! `hostConnectionPool.maxSize` keeps one list for all workers, since the limit is the process's. A
 //! [`Session`] is a connection lent to one exchange: it comes back by [`Session::release`] and is closed when dropped.
-//! Each connection is driven by a task of its own on the worker that opened it; that task also ends it when its idle or
-//! life time is over.
+//! Whoever has the session reads and writes. A task of each connection, on the worker that opened it, looks after it while
+//! nobody has it: it takes it out of the pool when the endpoint has closed it, or its idle or life time is over. That task
+//! sleeps while the connection is lent.
 //!
 //! An endpoint's metrics and its accrual state come to life with the first request that picks it, as Finagle's lazy
 //! endpoint stacks do (`EndpointFactory.scala`).
 
 use std::{
     fmt,
+    future::poll_fn,
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
@@ -21,11 +24,11 @@ use std::{
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use l5d_naming::Address;
 use l5d_net::{Sampled, SocketOptions, Stream, TcpSampler};
 use l5d_router::{
@@ -41,6 +44,12 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     body::Body,
+    codec::{
+        Headers, RequestHead,
+        client::{Exchange, ExchangeError, Wire},
+        framing::Decoder,
+        parse::{Length, ResponseHead},
+    },
     io::CountedIo,
     settings::ClientSettings,
     stats::ConnectionStats,
@@ -51,9 +60,6 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a TLS handshake with an endpoint may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an idle connection may take to notice that it is idle; after that it is closed and another is taken.
-const READY_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// What all endpoints of a client share.
 pub(crate) struct EndpointContext {
@@ -186,8 +192,15 @@ impl IdleList {
 }
 
 struct Parked {
-    sender: http1::SendRequest<Body>,
+    /// Boxed, since sessions are moved often on their way.
+    wire: Box<Wire>,
     link: Arc<Link>,
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.link.close();
+    }
 }
 
 impl Endpoint {
@@ -308,7 +321,8 @@ impl Endpoint {
             _permit: permit,
             _in_use: InUse::new(&metrics.pool_size),
         };
-        session.connection = Some(match self.take_idle(built, metrics).await {
+        let idle = poll_fn(|cx| Poll::Ready(self.take_idle(built, metrics, cx))).await;
+        session.connection = Some(match idle {
             Some(parked) => Connection { parked, opened_in: None },
             None => {
                 let began = Instant::now();
@@ -361,28 +375,12 @@ impl Endpoint {
         Ok(permit)
     }
 
-    async fn take_idle(&self, built: &Built, metrics: &EndpointMetrics) -> Option<Parked> {
+    /// An idle connection that is one still.
+    fn take_idle(&self, built: &Built, metrics: &EndpointMetrics, cx: &mut Context<'_>) -> Option<Parked> {
         loop {
             let mut parked = Self::pop(built)?;
-            if !parked.link.take() {
-                continue; // its task has closed it, and counted it out
-            }
             metrics.pool_cached.decr();
-            if parked.sender.is_closed() {
-                continue;
-            }
-            // The exchange before has ended, but hyper's task may still have to notice: it needs one poll.
-            for _ in 0..3 {
-                if parked.sender.is_ready() {
-                    return Some(parked);
-                }
-                tokio::task::yield_now().await;
-                clock::event();
-            }
-            // Or its request is still being sent, although the answer has ended: that may take for ever.
-            let ready = tokio::time::timeout(READY_TIMEOUT, parked.sender.ready()).await;
-            clock::event();
-            if matches!(ready, Ok(Ok(()))) {
+            if parked.wire.poll_idle(cx).is_pending() {
                 return Some(parked);
             }
         }
@@ -392,12 +390,13 @@ impl Endpoint {
     fn pop(built: &Built) -> Option<Parked> {
         let mine = worker::index() % built.idle.len();
         if let Some(parked) = built.idle[mine].lock().pop() {
+            parked.link.lend();
             return Some(parked);
         }
         if built.idle.len() == 1 || built.idle[mine].borrowed.fetch_add(1, Relaxed) >= MAX_BORROWED {
             return None;
         }
-        built.idle.iter().find_map(|list| list.lock().pop())
+        built.idle.iter().find_map(|list| list.lock().pop()).inspect(|parked| parked.link.lend())
     }
 
     /// Opens a connection and the task that drives it.
@@ -431,33 +430,27 @@ impl Endpoint {
         metrics.serial_queue.get_or_init(|| metrics.scope.scope("dispatcher").scope("serial").level("queue_size"));
         let io = CountedIo::new(stream, sampled, &metrics.connections, &settings.socket_options);
         let counts = io.open_connection();
-        let (sender, connection) = http1::Builder::new()
-            .preserve_header_case(true)
-            .max_buf_size(self.context.max_head_bytes.max(8192) + 64 * 1024)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|e| Error::new(Kind::ConnectFailed, e.to_string()))?;
         let built = self.built();
         let home = worker::index() % built.idle.len();
         built.idle[home].borrowed.store(0, Relaxed);
-        let link = Arc::new(Link { state: AtomicU8::new(BUSY), home, counts });
-        tokio::spawn(drive(connection, Arc::clone(&link), Arc::downgrade(self)));
-        Ok(Parked { sender, link })
+        let link = Arc::new(Link { state: AtomicU8::new(LENT), home, counts, watcher: OnceLock::new() });
+        tokio::spawn(watch(Arc::clone(&link), Arc::downgrade(self)));
+        Ok(Parked { wire: Box::new(Wire::new(io, self.context.max_head_bytes)), link })
     }
 
-    async fn establish(&self, options: &SocketOptions) -> std::io::Result<(Stream, Sampled)> {
+    async fn establish(&self, options: &SocketOptions) -> io::Result<(Stream, Sampled)> {
         let tcp = l5d_net::connect(self.address.addr, options, CONNECT_TIMEOUT).await?;
         let connections = &self.context.metrics().connections;
         let sampled = connections.sample(&tcp);
         let tls = match &self.context.settings.tls {
             None => return Ok((Stream::Tcp(tcp), sampled)),
             Some(Ok(tls)) => tls,
-            Some(Err(why)) => return Err(std::io::Error::other(why.clone())),
+            Some(Err(why)) => return Err(io::Error::other(why.clone())),
         };
         let began = Instant::now();
         let result = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.connect(tcp)).await {
             Ok(result) => result,
-            Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "TLS handshake timed out")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timed out")),
         };
         connections.handshake(result.is_ok(), began.elapsed());
         match result {
@@ -499,18 +492,37 @@ impl Endpoint {
         }
     }
 
-    fn park(self: &Arc<Self>, parked: Parked) {
+    /// Takes a connection back that nobody uses any more.
+    fn park(self: &Arc<Self>, mut parked: Parked) {
         let built = self.built();
-        let metrics = self.context.metrics();
-        metrics.pool_cached.incr();
+        let mut list = built.idle[parked.link.home].lock();
+        // From now on its end is its watcher's to notice. One that has not looked yet will look into the list.
+        if let Some(watcher) = parked.link.watcher.get()
+            && parked.wire.poll_idle(&mut Context::from_waker(watcher)).is_ready()
+        {
+            return;
+        }
         parked.link.state.store(IDLE, Release);
-        built.idle[parked.link.home].lock().push(parked);
+        self.context.metrics().pool_cached.incr();
+        list.push(parked);
     }
 
-    /// Forgets an idle connection that its task has closed.
-    fn unpark(&self, link: &Arc<Link>) {
-        let Some(built) = self.built.get() else { return };
-        built.idle[link.home].lock().retain(|p| !Arc::ptr_eq(&p.link, link));
+    /// Looks whether an idle connection still is one; closes it if not, or if it is `over`. Ready when it is no more.
+    fn poll_parked(&self, link: &Arc<Link>, over: Option<&Counter>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(built) = self.built.get() else { return Poll::Ready(()) };
+        let mut list = built.idle[link.home].lock();
+        let Some(at) = list.iter().position(|parked| Arc::ptr_eq(&parked.link, link)) else { return Poll::Pending };
+        if over.is_none() && list[at].wire.poll_idle(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if let Some(counter) = over {
+            counter.incr();
+        }
+        self.context.metrics().pool_cached.decr();
+        let parked = list.remove(at);
+        drop(list);
+        drop(parked);
+        Poll::Ready(())
     }
 
     fn idle_count(&self) -> usize {
@@ -534,32 +546,48 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// The state of a connection, shared by its session and its task.
+/// The state of a connection, shared by its session and its watcher.
 struct Link {
     state: AtomicU8,
-    /// The list of the worker whose task drives it.
+    /// The list of the worker that opened it.
     home: usize,
     counts: Arc<crate::stats::OpenConnection>,
+    /// Wakes the task that looks after it while it is idle; there from that task's first look on.
+    watcher: OnceLock<Waker>,
 }
 
-const BUSY: u8 = 0;
+const LENT: u8 = 0;
 const IDLE: u8 = 1;
 const CLOSED: u8 = 2;
 
 impl Link {
-    /// Takes it out of the idle state; false when its task was quicker.
-    fn take(&self) -> bool {
-        self.state.compare_exchange(IDLE, BUSY, AcqRel, Acquire).is_ok()
+    fn lend(&self) {
+        self.state.store(LENT, Release);
     }
 
-    /// Closes it if it is idle.
-    fn close_idle(&self) -> bool {
-        self.state.compare_exchange(IDLE, CLOSED, AcqRel, Acquire).is_ok()
+    /// The connection is no more.
+    fn close(&self) {
+        self.state.store(CLOSED, Release);
+        if let Some(watcher) = self.watcher.get() {
+            watcher.wake_by_ref();
+        }
+    }
+
+    /// Waits until the connection is no more.
+    async fn ended(self: &Arc<Self>, endpoint: &Weak<Endpoint>) {
+        poll_fn(|cx| {
+            self.watcher.get_or_init(|| cx.waker().clone());
+            match self.state.load(Acquire) {
+                CLOSED => Poll::Ready(()),
+                _ => endpoint.upgrade().map_or(Poll::Ready(()), |e| e.poll_parked(self, None, cx)),
+            }
+        })
+        .await;
     }
 }
 
-/// Drives a connection until it ends or its time is over.
-async fn drive(connection: http1::Connection<TokioIo<CountedIo>, Body>, link: Arc<Link>, endpoint: Weak<Endpoint>) {
+/// Looks after a connection while it is idle, until it ends or its time is over.
+async fn watch(link: Arc<Link>, endpoint: Weak<Endpoint>) {
     let born = Instant::now();
     let (idle, life, min_size, idle_counter, life_counter) = match endpoint.upgrade() {
         None => return,
@@ -569,43 +597,32 @@ async fn drive(connection: http1::Connection<TokioIo<CountedIo>, Body>, link: Ar
             (e.idle_limit(), s.session.life_time, s.pool.min_size, m.idle.clone(), m.lifetime.clone())
         }
     };
-    tokio::pin!(connection);
     if idle.is_none() && life.is_none() {
-        let _ = (&mut connection).await; // an error ends the exchange, which reports it
-    } else {
-        let mut idle_since: Option<Instant> = None;
-        loop {
-            // Idle time is looked at in steps: a connection closes at most a tenth of its limit too late.
-            let step = idle.into_iter().chain(life).min().unwrap_or(Duration::from_secs(1)) / 10;
-            let step = step.clamp(Duration::from_millis(5), Duration::from_secs(1));
-            tokio::select! {
-                _ = &mut connection => break,
-                () = tokio::time::sleep(step) => {}
-            }
-            let now = Instant::now();
-            if link.state.load(Acquire) != IDLE {
-                idle_since = None;
-                continue;
-            }
-            let since = *idle_since.get_or_insert(now);
-            let Some(e) = endpoint.upgrade() else { break };
-            let too_idle = idle.is_some_and(|limit| now - since >= limit) && e.idle_count() > min_size as usize;
-            let too_old = life.is_some_and(|limit| now - born >= limit);
-            if (too_idle || too_old) && link.close_idle() {
-                if let Some(counter) = if too_idle { &idle_counter } else { &life_counter } {
-                    counter.incr();
-                }
-                e.context.metrics().pool_cached.decr();
-                e.unpark(&link);
-                return;
-            }
-        }
+        return link.ended(&endpoint).await;
     }
-    if link.close_idle()
-        && let Some(e) = endpoint.upgrade()
-    {
-        e.context.metrics().pool_cached.decr();
-        e.unpark(&link);
+    let mut idle_since: Option<Instant> = None;
+    loop {
+        // Idle time is looked at in steps: a connection closes at most a tenth of its limit too late.
+        let step = idle.into_iter().chain(life).min().unwrap_or(Duration::from_secs(1)) / 10;
+        let step = step.clamp(Duration::from_millis(5), Duration::from_secs(1));
+        if tokio::time::timeout(step, link.ended(&endpoint)).await.is_ok() {
+            return;
+        }
+        let now = Instant::now();
+        if link.state.load(Acquire) != IDLE {
+            idle_since = None;
+            continue;
+        }
+        let since = *idle_since.get_or_insert(now);
+        let Some(e) = endpoint.upgrade() else { return };
+        let too_idle = idle.is_some_and(|limit| now - since >= limit) && e.idle_count() > min_size as usize;
+        let too_old = life.is_some_and(|limit| now - born >= limit);
+        if let Some(counter) = if too_idle { &idle_counter } else { &life_counter }
+            && (too_idle || too_old)
+            && poll_fn(|cx| Poll::Ready(e.poll_parked(&link, Some(counter), cx))).await.is_ready()
+        {
+            return;
+        }
     }
 }
 
@@ -674,23 +691,23 @@ impl Session {
         &self.endpoint
     }
 
-    /// Sends a request. A request that was not written comes back with the error.
+    /// Sends a request, with these header lines in the place of its head's; the head of its response, and what is to come of both messages ([`Session::body`]).
     pub(crate) async fn send(
         &mut self,
-        request: http::Request<Body>,
-    ) -> Result<http::Response<hyper::body::Incoming>, (hyper::Error, Option<http::Request<Body>>)> {
+        head: &RequestHead,
+        headers: &Headers,
+        body: Body,
+    ) -> Result<(ResponseHead, Length, Exchange), ExchangeError> {
+        let mut exchange = Exchange::new(head, headers, body);
         let connection = self.connection.as_mut().expect("a session has a connection until it is released");
-        let response = connection.parked.sender.try_send_request(request).await;
-        match response {
-            Ok(response) => {
-                connection.parked.link.counts.message();
-                Ok(response)
-            }
-            Err(mut e) => {
-                let request = e.take_message();
-                Err((e.into_error(), request))
-            }
-        }
+        let (head, length) = poll_fn(|cx| connection.parked.wire.poll_response(&mut exchange, cx)).await?;
+        connection.parked.link.counts.message();
+        Ok((head, length, exchange))
+    }
+
+    /// The body of a response, which has the session until it ends.
+    pub(crate) fn body(self, length: Length, exchange: Exchange) -> ResponseBody {
+        ResponseBody { session: self, decoder: Decoder::new(length), exchange }
     }
 
     /// How long it took to open the connection for this session, if it had to be.
@@ -706,14 +723,59 @@ impl Session {
     /// The exchange is over: the connection goes back to the pool.
     pub(crate) fn release(mut self) {
         let Some(Connection { parked, .. }) = self.connection.take() else { return };
-        if !parked.sender.is_closed() {
+        if parked.wire.is_reusable() {
             self.endpoint.park(parked);
         }
+    }
+
+    fn wire(&mut self) -> &mut Wire {
+        &mut self.connection.as_mut().expect("a session has a connection until it is released").parked.wire
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Session").field(&self.endpoint.shown).finish()
+    }
+}
+
+/// The body of a response, read from its connection when it is asked for. Dropped before its end, it closes the connection.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    session: Session,
+    decoder: Decoder,
+    exchange: Exchange,
+}
+
+impl ResponseBody {
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.session.wire().poll_data(&mut self.decoder, &mut self.exchange, cx)
+    }
+
+    /// Whether the last of it has been given out.
+    pub(crate) fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Goes on with the request, of which there may be more.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        self.session.wire().poll_upload(&mut self.exchange, cx);
+    }
+
+    /// The response is over: the connection goes back to its pool, or does so when the request is over, too.
+    pub(crate) fn finish(self) {
+        let Self { mut session, mut exchange, .. } = self;
+        if exchange.is_sent() || !session.wire().is_reusable() {
+            return session.release();
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            poll_fn(|cx| {
+                session.wire().poll_upload(&mut exchange, cx);
+                if exchange.is_sent() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            session.release();
+        });
     }
 }

@@ -9,13 +9,16 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use http::{HeaderMap, HeaderValue};
 use l5d_naming::{Dtab, ParseError};
 use l5d_telemetry::trace::{Recording, TraceId};
 
 use crate::{
+    codec::{
+        Headers,
+        headers::{Present, text},
+    },
     filters::client_cert::ClientCertificate,
-    headers::{self, Present},
+    headers,
 };
 
 /// The span in a value of `l5d-ctx-trace`: base64 of [`TraceId::from_bytes`]. Anything else is `None` (the caller starts a
@@ -26,12 +29,12 @@ pub(crate) fn decode_trace(value: &[u8]) -> Option<TraceId> {
     TraceId::from_bytes(&bytes[..n])
 }
 
-/// A span as the value of `l5d-ctx-trace`.
-pub(crate) fn encode_trace(id: &TraceId) -> HeaderValue {
+/// Gives a span to `write` as the value of `l5d-ctx-trace`.
+pub(crate) fn with_trace<R>(id: &TraceId, write: impl FnOnce(&[u8]) -> R) -> R {
     let (bytes, len) = id.to_bytes();
     let mut text = [0u8; 56];
     let n = BASE64.encode_slice(&bytes[..len], &mut text).expect("56 characters hold 40 bytes");
-    HeaderValue::from_bytes(&text[..n]).expect("base64 is a header value")
+    write(&text[..n])
 }
 
 /// From when until when a request is worth anything, in nanoseconds since 1970.
@@ -61,8 +64,8 @@ impl Deadline {
         Some(Self { at: at.parse().ok()?, until: until.parse().ok()? })
     }
 
-    fn encode(self) -> HeaderValue {
-        HeaderValue::from_str(&format!("{} {}", self.at, self.until)).expect("digits are a header value")
+    fn encode(self) -> String {
+        format!("{} {}", self.at, self.until)
     }
 }
 
@@ -97,38 +100,27 @@ impl Ctx {
     ///
     /// # Errors
     /// When one of the dtab headers is not a dtab.
-    pub fn take(headers: &mut HeaderMap) -> Result<Self, ParseError> {
-        if !Present::of(headers).has(Present::CONTEXT) {
+    pub fn take(headers: &mut Headers) -> Result<Self, ParseError> {
+        if !headers.present().has(Present::CONTEXT) {
             return Ok(Self::new());
         }
-        let mut deadline: Option<Deadline> = None;
-        if headers.contains_key(headers::CTX_DEADLINE) {
-            for d in headers.get_all(headers::CTX_DEADLINE) {
-                if let Some(d) = d.to_str().ok().and_then(Deadline::decode) {
-                    deadline = Some(deadline.map_or(d, |x| x.combined(d)));
-                }
-            }
-            headers.remove(headers::CTX_DEADLINE);
-        }
+        let deadlines = headers.all(headers::CTX_DEADLINE).filter_map(|value| Deadline::decode(text(value)?));
+        let deadline = deadlines.reduce(Deadline::combined);
+        headers.remove(headers::CTX_DEADLINE);
         let mut local_dtab = Dtab::empty();
         for name in [headers::CTX_DTAB, headers::DTAB] {
-            if headers.contains_key(&name) {
-                for line in headers.get_all(&name) {
-                    local_dtab = local_dtab.concat(&Dtab::read(&String::from_utf8_lossy(line.as_bytes()))?);
-                }
-                headers.remove(&name);
+            for line in headers.all(name) {
+                local_dtab = local_dtab.concat(&Dtab::read(&String::from_utf8_lossy(line))?);
             }
+            headers.remove(name);
         }
         headers.remove(headers::RETRYABLE_REQUEST);
         Ok(Self { deadline, local_dtab, ..Self::new() })
     }
 
     /// A context for a request whose own is not trusted (`clearContext`): removes every `l5d-*` header.
-    pub fn cleared(headers: &mut HeaderMap) -> Self {
-        let mine: Vec<_> = headers.keys().filter(|k| k.as_str().starts_with("l5d-")).cloned().collect();
-        for name in mine {
-            headers.remove(name);
-        }
+    pub fn cleared(headers: &mut Headers) -> Self {
+        headers.remove_prefixed("l5d-");
         headers.remove(headers::RETRYABLE_REQUEST);
         Self::new()
     }
@@ -151,14 +143,12 @@ impl Ctx {
     }
 
     /// Writes the deadline and the dtab for the next hop. The trace is the propagator's.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    pub fn write(&self, headers: &mut Headers) {
         if let Some(d) = self.deadline {
-            headers.insert(headers::CTX_DEADLINE, d.encode());
+            headers.set(headers::CTX_DEADLINE, d.encode());
         }
-        if !self.local_dtab.is_empty()
-            && let Ok(v) = HeaderValue::from_str(&self.local_dtab.to_string())
-        {
-            headers.insert(headers::CTX_DTAB, v);
+        if !self.local_dtab.is_empty() {
+            headers.set(headers::CTX_DTAB, self.local_dtab.to_string());
         }
     }
 }
@@ -171,19 +161,15 @@ mod tests {
     #[test]
     fn the_known_vector() {
         let id = TraceId { span: 3, parent: 2, trace: 1, trace_high: None, flags: 6 };
-        assert_eq!(encode_trace(&id), "AAAAAAAAAAMAAAAAAAAAAgAAAAAAAAABAAAAAAAAAAY=");
-        assert_eq!(decode_trace(encode_trace(&id).as_bytes()), Some(id));
+        with_trace(&id, |text| assert_eq!(text, b"AAAAAAAAAAMAAAAAAAAAAgAAAAAAAAABAAAAAAAAAAY="));
+        assert_eq!(with_trace(&id, decode_trace), Some(id));
         assert_eq!(decode_trace(b"garbage"), None);
-        let zero = encode_trace(&TraceId { trace: 0, ..id });
-        assert_eq!(decode_trace(zero.as_bytes()), None, "zero is no id");
+        assert_eq!(with_trace(&TraceId { trace: 0, ..id }, decode_trace), None, "zero is no id");
     }
 
     #[test]
     fn deadlines_only_get_stricter() {
-        let mut h = HeaderMap::new();
-        h.append(headers::CTX_DEADLINE, HeaderValue::from_static("5 100"));
-        h.append(headers::CTX_DEADLINE, HeaderValue::from_static("9 200"));
-        h.append(headers::CTX_DEADLINE, HeaderValue::from_static("nonsense"));
+        let mut h: Headers = ["5 100", "9 200", "nonsense"].map(|v| (headers::CTX_DEADLINE, v)).into_iter().collect();
         let ctx = Ctx::take(&mut h).unwrap();
         assert_eq!(ctx.deadline, Some(Deadline { at: 9, until: 100 }));
         assert!(h.is_empty());
@@ -191,13 +177,11 @@ mod tests {
 
     #[test]
     fn dtabs_are_joined_in_order() {
-        let mut h = HeaderMap::new();
-        h.insert(headers::DTAB, HeaderValue::from_static("/c=>/d"));
-        h.insert(headers::CTX_DTAB, HeaderValue::from_static("/a=>/b"));
+        let mut h: Headers = [(headers::DTAB, "/c=>/d"), (headers::CTX_DTAB, "/a=>/b")].into_iter().collect();
         let ctx = Ctx::take(&mut h).unwrap();
         ctx.write(&mut h);
-        assert_eq!(h[headers::CTX_DTAB], "/a=>/b;/c=>/d");
-        h.insert(headers::DTAB, HeaderValue::from_static("bogus"));
+        assert_eq!(h.text(headers::CTX_DTAB), Some("/a=>/b;/c=>/d"));
+        h.set(headers::DTAB, "bogus");
         assert_eq!(Ctx::take(&mut h).unwrap_err().to_string(), "'/' expected but 'b' found at '[b]ogus'");
     }
 
@@ -205,7 +189,7 @@ mod tests {
         #[test]
         fn any_id_survives_the_header(span in 1u64.., parent: u64, trace in 1u64.., high: Option<u64>, flags in 0u64..8) {
             let id = TraceId { span, parent, trace, trace_high: high, flags };
-            prop_assert_eq!(decode_trace(encode_trace(&id).as_bytes()), Some(id));
+            prop_assert_eq!(with_trace(&id, decode_trace), Some(id));
         }
     }
 }

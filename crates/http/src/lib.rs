@@ -8,6 +8,7 @@ mod binding;
 mod body;
 mod classifiers;
 mod client;
+mod codec;
 pub mod config;
 mod ctx;
 mod duration;
@@ -28,6 +29,7 @@ mod view;
 
 pub use body::Body;
 pub use classifiers::{CLASSIFIERS, Classifier, ClassifierConfig};
+pub use codec::{Headers, RequestHead, Response, Target};
 pub use ctx::{Ctx, Deadline};
 pub use filters::access_log::AccessLog;
 pub use identifiers::{FirstOf, IDENTIFIERS, Identification, Identifier, IdentifierConfig};

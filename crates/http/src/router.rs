@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use http::{Response, request::Parts};
 use l5d_naming::{Bound as BoundName, Dtab, Interpreter, NameTree, Path};
 use l5d_net::{ServerTls, TcpSampler};
 use l5d_router::{
@@ -24,6 +23,7 @@ use crate::{
     binding::Binding,
     body::Body,
     classifiers::Classifier,
+    codec::{RequestHead, Response, parse::HeadLimits},
     config::{Compression as CompressionConfig, HttpRouterConfig, LabelerConfig, RollPolicy, ServerConfig},
     ctx::Ctx,
     filters::{
@@ -265,8 +265,6 @@ impl HttpRouter {
                 .map(|f| Forwarded { by: label_of(&f.by), r#for: label_of(&f.for_) }),
             timestamp_header: config.timestamp_header.as_ref().and_then(|n| n.parse().ok()),
             max_call_depth: config.max_call_depth as usize,
-            max_initial_line_bytes: router.max_initial_line,
-            max_header_bytes: router.max_headers,
             compression: Compression::new(match router.compression {
                 CompressionConfig::Automatic => -1,
                 CompressionConfig::Off => 0,
@@ -278,7 +276,7 @@ impl HttpRouter {
             socket_options: config.socket_options.clone(),
             idle_time: config.session.idle_time,
             life_time: config.session.life_time,
-            max_head_bytes: router.max_headers + router.max_initial_line,
+            heads: HeadLimits::new(router.max_initial_line, router.max_headers),
         };
         let stack = ServerStack::new(label, scope, Arc::clone(self), rules, workers);
         Ok(HttpServer::new(config.addr, tls, connections, stack))
@@ -333,7 +331,7 @@ impl HttpRouter {
     ///
     /// # Errors
     /// With the reason of the last identifier.
-    pub fn identify(&self, head: &mut Parts) -> Result<Path, String> {
+    pub fn identify(&self, head: &mut RequestHead) -> Result<Path, String> {
         match self.identifier.identify(head) {
             Identification::Identified(path) => Ok(self.dst_prefix.concat(&path)),
             Identification::Unidentified(reason) => Err(reason),
@@ -377,17 +375,17 @@ impl HttpRouter {
         &self,
         name: Path,
         ctx: Ctx,
-        head: &mut Parts,
+        head: &mut RequestHead,
         body: Body,
         peer: SocketAddr,
-    ) -> Response<Body> {
+    ) -> Response {
         let local_dtab = if ctx.local_dtab.is_empty() { String::new() } else { ctx.local_dtab.to_string() };
         let key = PathKey { path: name, local_dtab };
         let build = |key: &PathKey| self.path_stack(&key.path, &ctx.local_dtab);
         let stack = self.paths.acquire(worker::index(), &key, clock::now(), build);
         let mut response = stack.call(ctx, head, body, peer).await;
-        if response.body().is_stream() {
-            response.body_mut().keep(stack);
+        if response.body.is_stream() {
+            response.body.keep(stack);
         }
         response
     }

@@ -1,43 +1,48 @@
-//! A server: connections accepted by every worker from one socket, each served by hyper on the worker that took it.
+//! A server: connections accepted by every worker from one socket, each served by a task on the worker that took it.
 //!
 //! [`HttpServer::serve`] runs once per worker and ends when the drain does: it stops accepting, lets requests in flight
 //! finish (their responses say `Connection: close`) and drops what is left at the deadline.
 
 use std::{
-    convert::Infallible,
+    future::poll_fn,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use l5d_net::{Drain, ServerTls, SocketOptions, Stream};
 use l5d_telemetry::{Counter, Scope};
 use tokio::{
-    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::Instant,
 };
 
 use crate::{
+    body::Incoming,
+    codec::{
+        output::Sending,
+        parse::{HeadLimits, Length},
+        server::{Asked, NoRequest, RequestBody, SharedWire, Wire, lock},
+    },
     filters::{
         client_cert::ClientCertificate,
         deadline::{DeadlineStats, Deadlines},
     },
+    headers::CONNECTION,
     io::CountedIo,
+    respond,
     stack::server::{Peer, ServerStack},
+    stats::OpenConnection,
 };
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long, and how much, is read of what follows a request that was refused unread.
+/// How long, and how much, is read of what follows when this side has ended a connection.
 const LINGER: Duration = Duration::from_secs(1);
 const MOST_DRAINED: usize = 1 << 20;
 
@@ -45,12 +50,13 @@ const MOST_DRAINED: usize = 1 << 20;
 const TLS_HANDSHAKE: u8 = 22;
 
 /// How a server treats its connections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ConnectionRules {
     pub(crate) socket_options: SocketOptions,
     pub(crate) idle_time: Option<Duration>,
     pub(crate) life_time: Option<Duration>,
-    pub(crate) max_head_bytes: usize,
+    /// How long the head of a request may be.
+    pub(crate) heads: HeadLimits,
 }
 
 /// One configured server of a router.
@@ -145,7 +151,8 @@ impl HttpServer {
             None => Stream::Tcp(tcp),
             Some(tls) => {
                 let began = Instant::now();
-                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, async {
+                // Boxed, so that the room of a handshake is no part of every connection.
+                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(async {
                     // Whoever does not begin a handshake is not told of it in TLS: the connection just ends.
                     let mut first = [0];
                     if tcp.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
@@ -153,7 +160,7 @@ impl HttpServer {
                         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "this is not TLS"));
                     }
                     tls.accept(tcp).await
-                })
+                }))
                 .await;
                 let ok = matches!(accepted, Ok(Ok(_)));
                 stats.handshake(ok, began.elapsed());
@@ -169,7 +176,7 @@ impl HttpServer {
         };
         let certificate = stream.peer_certificate().map(|c| Arc::new(ClientCertificate::new(c)));
         let sampled = stats.sample(stream.tcp());
-        let io = CountedIo::of_server(stream, sampled, stats, &self.rules.socket_options);
+        let io = CountedIo::new(stream, sampled, stats, &self.rules.socket_options);
         let counts = io.open_connection();
         let peer = Peer {
             addr: peer,
@@ -177,74 +184,126 @@ impl HttpServer {
             certificate,
             connection_label: crate::filters::forwarded::random_label(),
             deadlines: Deadlines::new(&counters.deadlines),
-            received: io.received(),
         };
+        let wire = Arc::new(Mutex::new(Wire::new(io)));
+        if self.requests(&wire, &peer, &counts, counters, &drain).await == End::Closing {
+            // Boxed, so that it is no part of every connection.
+            Box::pin(close(&wire)).await;
+        }
+    }
+
+    /// Answers the requests of a connection, one after the other.
+    async fn requests(
+        &self,
+        wire: &SharedWire,
+        peer: &Peer,
+        counts: &OpenConnection,
+        counters: &ConnectionCounters,
+        drain: &Drain,
+    ) -> End {
         let limit = self.rules.idle_time.into_iter().chain(self.rules.life_time).min();
-        let activity = Activity { in_flight: AtomicUsize::new(0), ended_ms: AtomicU64::new(0), born: Instant::now() };
-        let service = service_fn(|request| {
-            let (stack, peer) = (&self.stack, &peer);
-            let busy = limit.map(|_| activity.begin());
-            counts.message();
-            // Boxed, so that an idle connection does not hold the room that a request needs.
-            Box::pin(async move {
-                let response = stack.call(peer, request).await;
-                drop(busy);
-                Ok::<_, Infallible>(response)
-            })
-        });
-        let mut connection = http1::Builder::new()
-            .preserve_header_case(true)
-            .auto_date_header(false)
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_buf_size(self.rules.max_head_bytes.max(8192) + 32 * 1024)
-            .serve_connection(TokioIo::new(io), service);
+        let born = Instant::now();
+        let mut idle_since = born;
+        let mut started = pin!(drain.started());
         let mut draining = false;
-        let mut closing = false;
-        let result = loop {
-            tokio::select! {
-                result = &mut connection => break result,
-                () = drain.started(), if !draining => {
-                    draining = true;
-                    Pin::new(&mut connection).graceful_shutdown();
-                }
-                () = wait(limit), if !closing => {
-                    if let Some(counter) = self.over(&activity, counters) {
+        loop {
+            let next = loop {
+                tokio::select! {
+                    biased;
+                    next = poll_fn(|cx| lock(wire).poll_head(cx, self.rules.heads)) => break next,
+                    () = &mut started, if !draining => {
+                        draining = true;
+                        if !lock(wire).has_input() {
+                            return End::Closing;
+                        }
+                    }
+                    () = wait(limit) => if let Some(counter) = self.over(idle_since, born, counters) {
                         counter.incr();
-                        closing = true;
-                        Pin::new(&mut connection).graceful_shutdown();
+                        return End::Closing;
                     }
                 }
+            };
+            let (head, framing) = match next {
+                Ok(request) => request,
+                Err(NoRequest::Closed) => return End::Gone,
+                Err(NoRequest::Refused(status, bytes)) => {
+                    tracing::debug!(server = %self.stack.label, peer = %peer.addr, %status, "malformed request");
+                    count_malformed(status, &bytes, counters);
+                    let (head, _) = respond::wire(status).encode(&Asked::NOTHING);
+                    let mut sending = Sending::bodiless(head);
+                    let sent = poll_fn(|cx| sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx))).await;
+                    return if sent.is_ok() { End::Closing } else { End::Gone };
+                }
+            };
+            counts.message();
+            if framing.expects_continue && framing.length != Length::NONE {
+                let mut sending = Sending::bodiless(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec());
+                let sent = poll_fn(|cx| sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx))).await;
+                if sent.is_err() {
+                    return End::Gone;
+                }
             }
-        };
-        let refused = match result {
-            // Boxed, so that neither its buffer nor what it reads from is one more part of every connection.
-            Err(e) if e.is_parse() => {
-                tracing::debug!(server = %self.stack.label, peer = %peer.addr, error = %e, "malformed request");
-                Some(Box::pin(drain_refused(malformed(connection.into_parts(), counters))))
+            let asked = Asked { is_head: head.method == Method::HEAD, is_old: head.version == Version::HTTP_10 };
+            let body = (framing.length != Length::NONE).then(|| Incoming::Request(RequestBody::of(wire)));
+            // Boxed, so that an idle connection does not hold the room that a request needs.
+            let mut answer = Box::pin(self.stack.call(peer, head, framing.length, body));
+            let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => lock(wire).poll_gone(cx).map(|()| None),
+            });
+            let Some(mut response) = answered.await else { return End::Gone };
+            drop(answer);
+            let mut stays = framing.keep_alive && !response.headers.contains(CONNECTION);
+            if stays && (draining || drain.is_started()) {
+                stays = false;
             }
-            _ => None,
-        };
-        if let Some(refused) = refused {
-            refused.await;
+            if !stays && !response.headers.contains(CONNECTION) {
+                response.headers.add(CONNECTION, "close");
+            }
+            let (head, length) = response.encode(&asked);
+            let mut sending = match length {
+                None => Sending::bodiless(head),
+                Some(length) => Sending::new(head, response.body, length),
+            };
+            let sent = poll_fn(|cx| match sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx)) {
+                Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
+                Poll::Pending => lock(wire).poll_gone(cx).map(|()| false),
+            });
+            if !sent.await {
+                return End::Gone;
+            }
+            drop(sending);
+            if !stays || length == Some(Length::UntilClose) {
+                return End::Closing;
+            }
+            if !poll_fn(|cx| lock(wire).poll_body_over(cx)).await {
+                return End::Closing;
+            }
+            if limit.is_some() {
+                idle_since = Instant::now();
+            }
         }
     }
 
     /// Whether an idle connection's time is over, and what counts it.
-    fn over<'a>(&self, activity: &Activity, counters: &'a ConnectionCounters) -> Option<&'a Counter> {
-        if activity.in_flight.load(Relaxed) > 0 {
-            return None;
-        }
-        let age = activity.born.elapsed();
-        let idle = age.saturating_sub(Duration::from_millis(activity.ended_ms.load(Relaxed)));
-        if self.rules.idle_time.is_some_and(|limit| idle >= limit) {
+    fn over<'a>(&self, idle_since: Instant, born: Instant, counters: &'a ConnectionCounters) -> Option<&'a Counter> {
+        if self.rules.idle_time.is_some_and(|limit| idle_since.elapsed() >= limit) {
             counters.idle.as_ref()
-        } else if self.rules.life_time.is_some_and(|limit| age >= limit) {
+        } else if self.rules.life_time.is_some_and(|limit| born.elapsed() >= limit) {
             counters.lifetime.as_ref()
         } else {
             None
         }
     }
+}
+
+/// How the requests of a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// This side has sent all it has to.
+    Closing,
+    /// The other side has gone, or what was under way broke off.
+    Gone,
 }
 
 impl std::fmt::Debug for HttpServer {
@@ -253,7 +312,7 @@ impl std::fmt::Debug for HttpServer {
     }
 }
 
-/// What is wrong with the headers of a head that hyper could not read.
+/// What is wrong with the headers of a head that could not be read.
 #[derive(Debug, PartialEq, Eq)]
 enum Malformed {
     Name,
@@ -277,27 +336,25 @@ impl Malformed {
     }
 }
 
-/// Counts what was wrong with a head; returns the connection that it came on.
-fn malformed<S>(parts: http1::Parts<TokioIo<CountedIo>, S>, counters: &ConnectionCounters) -> CountedIo {
-    match Malformed::of(&parts.read_buf) {
+/// Counts what was wrong with a head.
+fn count_malformed(status: StatusCode, head: &[u8], counters: &ConnectionCounters) {
+    match (status == StatusCode::BAD_REQUEST).then(|| Malformed::of(head)).flatten() {
         Some(Malformed::Name) => counters.invalid_names.incr(),
         Some(Malformed::Value) => counters.invalid_values.incr(),
         None => {}
     }
-    parts.io.into_inner()
 }
 
-/// Takes what a peer goes on sending for a moment: closing the socket before would reset it, and the answer, which has been
-/// sent, might never be read.
-async fn drain_refused(mut io: CountedIo) {
-    let mut sink = [0; 4096];
-    let taken = async {
-        let mut left = MOST_DRAINED;
-        while left > 0 && io.read(&mut sink).await.is_ok_and(|n| n > 0) {
-            left = left.saturating_sub(sink.len());
+/// Ends a connection from this side, and takes for a moment what the peer goes on sending: closing the socket before would
+/// reset it, and the answer, which has been sent, might never be read.
+async fn close(wire: &SharedWire) {
+    let mut left = MOST_DRAINED;
+    let closed = async {
+        if poll_fn(|cx| lock(wire).poll_shutdown(cx)).await.is_ok() {
+            poll_fn(|cx| lock(wire).poll_discard(cx, &mut left)).await;
         }
     };
-    let _ = tokio::time::timeout(LINGER, taken).await; // whoever has not read by then will not
+    let _ = tokio::time::timeout(LINGER, closed).await; // whoever has not read by then will not
 }
 
 /// Takes what a peer has sent off the socket, so that closing it ends the connection instead of resetting it.
@@ -317,30 +374,6 @@ async fn wait(limit: Option<Duration>) {
         Some(limit) => {
             tokio::time::sleep((limit / 10).clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
         }
-    }
-}
-
-/// When a connection was last busy; looked after only where its time is limited.
-struct Activity {
-    in_flight: AtomicUsize,
-    /// When the last request ended, in milliseconds after the birth.
-    ended_ms: AtomicU64,
-    born: Instant,
-}
-
-impl Activity {
-    fn begin(&self) -> Busy<'_> {
-        self.in_flight.fetch_add(1, Relaxed);
-        Busy(self)
-    }
-}
-
-struct Busy<'a>(&'a Activity);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-        self.0.ended_ms.store(l5d_router::stats::millis(self.0.born.elapsed()), Relaxed);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Response, StatusCode, request::Parts};
+use http::{Method, StatusCode};
 use l5d_naming::{Dtab, NameTree, Path};
 use l5d_router::{
     classify::Class,
@@ -14,7 +14,12 @@ use l5d_router::{
 };
 use l5d_telemetry::trace::{Annotation, Recording, Text, TraceId, Value};
 
-use crate::{body::Body, ctx::Ctx, stack::server::Peer};
+use crate::{
+    body::Body,
+    codec::{RequestHead, Response},
+    ctx::Ctx,
+    stack::server::Peer,
+};
 
 /// Stands where Finagle tells its version.
 const VERSION: &str = concat!("l5d/", env!("CARGO_PKG_VERSION"));
@@ -50,14 +55,21 @@ fn method(method: &Method) -> Text {
 
 /// A server has a request.
 #[inline]
-pub(crate) fn server_receives(ctx: &Ctx, label: &Arc<str>, router: &Arc<str>, peer: &Peer, head: &Parts, body: &Body) {
+pub(crate) fn server_receives(
+    ctx: &Ctx,
+    label: &Arc<str>,
+    router: &Arc<str>,
+    peer: &Peer,
+    head: &RequestHead,
+    body: &Body,
+) {
     if ctx.recording.is_on() {
         server_received(ctx, label, router, peer, head, body);
     }
 }
 
 #[cold]
-fn server_received(ctx: &Ctx, label: &Arc<str>, router: &Arc<str>, peer: &Peer, head: &Parts, body: &Body) {
+fn server_received(ctx: &Ctx, label: &Arc<str>, router: &Arc<str>, peer: &Peer, head: &RequestHead, body: &Body) {
     let rpc = method(&head.method);
     let dtab = (!ctx.local_dtab.is_empty()).then(|| fact("srv/dtab.local", cut(&ctx.local_dtab.to_string())));
     let annotations = [
@@ -71,7 +83,7 @@ fn server_received(ctx: &Ctx, label: &Arc<str>, router: &Arc<str>, peer: &Peer, 
         Annotation::ServerAddr(peer.local),
         Annotation::ClientAddr(peer.addr),
         fact("http.method", rpc),
-        fact("http.uri", cut(head.uri.path())),
+        fact("http.uri", cut(head.target.path())),
         fact("router.label", router),
     ];
     let payload = body.as_full().map(|bytes| number("srv/request_payload_bytes", bytes.len()));
@@ -108,9 +120,9 @@ pub(crate) fn unidentified(ctx: &Ctx) {
 
 /// An attempt's name is bound.
 #[inline]
-pub(crate) fn bound(ctx: &Ctx, client: &Path, residual: Option<&HeaderValue>, way: impl FnOnce() -> Option<Arc<str>>) {
+pub(crate) fn bound(ctx: &Ctx, client: &Path, residual: Option<&str>, way: impl FnOnce() -> Option<Arc<str>>) {
     if ctx.recording.is_on() {
-        let residual = residual.and_then(|r| r.to_str().ok()).map_or_else(|| "/".into(), cut);
+        let residual = residual.map_or_else(|| "/".into(), cut);
         let annotations =
             [Annotation::Message("namer.success".into()), fact("client", client.show()), fact("residual", residual)];
         let way = way().map(|way| fact("l5d.dtab_path", way));
@@ -197,23 +209,23 @@ pub(crate) fn server_timed_out(recording: &Recording, id: &TraceId) {
 
 /// A server answers: at once, or with a body that still has to come.
 #[inline]
-pub(crate) fn server_sends(recording: Recording, id: &TraceId, response: &mut Response<Body>) {
+pub(crate) fn server_sends(recording: Recording, id: &TraceId, response: &mut Response) {
     if recording.is_on() {
         server_sent(recording, id, response);
     }
 }
 
 #[cold]
-fn server_sent(recording: Recording, id: &TraceId, response: &mut Response<Body>) {
-    let status = number("http.status_code", response.status().as_u16().into());
-    match response.body().as_full() {
+fn server_sent(recording: Recording, id: &TraceId, response: &mut Response) {
+    let status = number("http.status_code", response.status.as_u16().into());
+    match response.body.as_full() {
         Some(bytes) => recording.record_all(
             id,
             [status, number("srv/response_payload_bytes", bytes.len()), Annotation::ServerSend, Annotation::WireSend],
         ),
         None => {
             recording.record_all(id, [status, Annotation::ServerSend]);
-            response.body_mut().record_end(OpenSpan { recording, id: *id });
+            response.body.record_end(OpenSpan { recording, id: *id });
         }
     }
 }
@@ -237,7 +249,7 @@ pub(crate) struct Sending<'a> {
     /// Of the client.
     pub(crate) label: &'a Arc<str>,
     pub(crate) endpoint: std::net::SocketAddr,
-    pub(crate) head: &'a Parts,
+    pub(crate) head: &'a RequestHead,
     /// The length of a body that is held whole.
     pub(crate) payload: Option<usize>,
     /// How long the session was waited for, and how much of that it took to connect.
@@ -269,7 +281,7 @@ fn client_sent(recording: &Recording, id: &TraceId, sending: &Sending<'_>) {
         Annotation::ClientSend,
         Annotation::ServerAddr(sending.endpoint),
         fact("http.method", rpc),
-        fact("http.uri", cut(sending.head.uri.path())),
+        fact("http.uri", cut(sending.head.target.path())),
         micros("l5d.queue_us", sending.acquired_in.saturating_sub(connect)),
         micros("l5d.connect_us", connect),
         Annotation::WireSend,
@@ -292,9 +304,9 @@ pub(crate) fn client_wire_received(recording: &Recording, id: &TraceId, status: 
 
 /// An attempt has a response.
 #[inline]
-pub(crate) fn client_received(recording: &Recording, id: &TraceId, response: &Response<Body>, class: Class) {
+pub(crate) fn client_received(recording: &Recording, id: &TraceId, response: &Response, class: Class) {
     if recording.is_on() {
-        let payload = response.body().as_full().map(|bytes| number("clnt/response_payload_bytes", bytes.len()));
+        let payload = response.body.as_full().map(|bytes| number("clnt/response_payload_bytes", bytes.len()));
         let verdict = match class.is_success() {
             true => Annotation::Binary("l5d.success", Value::Double(1.0)),
             false if class.is_retryable() => Annotation::Message("l5d.retryable".into()),

@@ -274,9 +274,9 @@ impl OpenConnection {
         self.messages.store(self.messages.load(Relaxed) + 1, Relaxed);
     }
 
-    /// How many have come.
-    pub(crate) fn messages(&self) -> u64 {
-        self.messages.load(Relaxed)
+    /// How many bytes have been written.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 
     /// This side closes the connection.

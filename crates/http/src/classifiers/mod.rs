@@ -3,19 +3,19 @@
 //! The five kinds differ only in a set of methods, so they are one table of small files' worth: each a constant.
 //! Two rules hold for all of them and live in the path stack: `l5d-retryable`, and streamed requests.
 
-use http::{Method, Response};
+use http::Method;
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_router::{
     classify::Class,
     error::{Error, Kind as ErrorKind},
 };
 
-use crate::body::Body;
+use crate::codec::Response;
 
 /// Judges results.
 pub trait Classifier: Send + Sync + std::fmt::Debug {
     /// The verdict over one result of a request with this method.
-    fn class(&self, method: &Method, result: &Result<&Response<Body>, &Error>) -> Class;
+    fn class(&self, method: &Method, result: &Result<&Response, &Error>) -> Class;
 }
 
 /// A section that has been read.
@@ -102,9 +102,9 @@ impl Retryable {
 }
 
 impl Classifier for Retryable {
-    fn class(&self, method: &Method, result: &Result<&Response<Body>, &Error>) -> Class {
+    fn class(&self, method: &Method, result: &Result<&Response, &Error>) -> Class {
         let retryable = match result {
-            Ok(response) if !response.status().is_server_error() => return Class::Success,
+            Ok(response) if !response.status.is_server_error() => return Class::Success,
             Ok(_) => true,
             Err(e) => {
                 e.safe_to_retry
@@ -133,7 +133,7 @@ impl ClassifierConfig for Retryable {
 struct AllSuccessful;
 
 impl Classifier for AllSuccessful {
-    fn class(&self, _: &Method, result: &Result<&Response<Body>, &Error>) -> Class {
+    fn class(&self, _: &Method, result: &Result<&Response, &Error>) -> Class {
         if result.is_ok() { Class::Success } else { Class::FAILURE }
     }
 }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn class(kind: &dyn Classifier, method: Method, status: u16) -> Class {
-        let response = Response::builder().status(status).body(Body::empty()).unwrap();
+        let response = Response::new(status.try_into().unwrap(), crate::Body::empty());
         kind.class(&method, &Ok(&response))
     }
 

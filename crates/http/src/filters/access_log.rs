@@ -19,14 +19,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::{
-    HeaderMap, HeaderName, Response,
-    header::{CONTENT_LENGTH, HOST, REFERER, USER_AGENT},
-    request::Parts,
-};
 use l5d_telemetry::{Counter, Scope};
 
-use crate::body::Body;
+use crate::{
+    codec::{Headers, RequestHead, Response},
+    headers::{CONTENT_LENGTH, HOST},
+};
 
 /// How many lines may wait for the disk.
 const QUEUE: usize = 10_000;
@@ -104,7 +102,7 @@ impl AccessLog {
     }
 
     /// Logs a response to a request.
-    pub(crate) fn write(&self, head: &Parts, peer: SocketAddr, response: &Response<Body>) {
+    pub(crate) fn write(&self, head: &RequestHead, peer: SocketAddr, response: &Response) {
         let line = line(head, peer, response, SystemTime::now());
         if self.queue.try_send(Message::Line(line)).is_err() {
             self.dropped.incr();
@@ -129,10 +127,10 @@ impl std::fmt::Debug for AccessLog {
     }
 }
 
-fn line(head: &Parts, peer: SocketAddr, response: &Response<Body>, now: SystemTime) -> String {
+fn line(head: &RequestHead, peer: SocketAddr, response: &Response, now: SystemTime) -> String {
     let t = Civil::of(now);
     let mut line = String::with_capacity(160);
-    field(&mut line, &head.headers, &HOST, false);
+    field(&mut line, &head.headers, HOST, false);
     let _ = write!(
         line,
         " {} - - [{:02}/{:02}/{:04}:{:02}:{:02}:{:02} UTC] \"{} {} HTTP/1.1\" {} ",
@@ -144,20 +142,20 @@ fn line(head: &Parts, peer: SocketAddr, response: &Response<Body>, now: SystemTi
         t.minute,
         t.second,
         head.method,
-        head.uri,
-        response.status().as_u16()
+        head.target,
+        response.status.as_u16()
     );
-    field(&mut line, response.headers(), &CONTENT_LENGTH, false);
+    field(&mut line, &response.headers, CONTENT_LENGTH, false);
     line.push(' ');
-    field(&mut line, &head.headers, &REFERER, true);
+    field(&mut line, &head.headers, "referer", true);
     line.push(' ');
-    field(&mut line, &head.headers, &USER_AGENT, true);
+    field(&mut line, &head.headers, "user-agent", true);
     line.push('\n');
     line
 }
 
-fn field(line: &mut String, headers: &HeaderMap, name: &HeaderName, quoted: bool) {
-    let value = headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()));
+fn field(line: &mut String, headers: &Headers, name: &str, quoted: bool) {
+    let value = headers.get(name).map(String::from_utf8_lossy);
     let value = value.as_deref().filter(|v| !v.is_empty()).unwrap_or("-");
     if quoted {
         let _ = write!(line, "\"{value}\"");
@@ -361,8 +359,9 @@ mod tests {
 
     #[test]
     fn the_line_is_linkerds() {
-        let head = http::Request::head("/foo?bar=bah").header(HOST, "monkeys").body(()).unwrap().into_parts().0;
-        let response = Response::builder().status(402).header(CONTENT_LENGTH, 304_374).body(Body::empty()).unwrap();
+        let head = RequestHead::of("HEAD", "/foo?bar=bah", &[(HOST, "monkeys")]);
+        let mut response = Response::new(http::StatusCode::PAYMENT_REQUIRED, crate::Body::empty());
+        response.headers.add(CONTENT_LENGTH, "304374");
         let text = line(&head, "10.1.2.3:5".parse().unwrap(), &response, at(1_452_115_286));
         assert_eq!(
             text,

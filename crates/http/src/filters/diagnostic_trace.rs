@@ -7,15 +7,15 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, MAX_FORWARDS, TRANSFER_ENCODING},
-    request::Parts,
-};
+use http::{Method, StatusCode};
 use l5d_naming::{DelegateNode, DelegateTree, Dtab, Interpreter, Path};
 use tokio::time::Instant;
 
-use crate::{body::Body, headers};
+use crate::{
+    body::Body,
+    codec::{Headers, RequestHead, Response},
+    headers::{self, CONTENT_LENGTH, MAX_FORWARDS, TRANSFER_ENCODING},
+};
 
 /// How long the explanation of a name may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -42,38 +42,38 @@ enum Forwards {
 
 impl Question {
     /// The question of a request, if it is one.
-    pub(crate) fn of(head: &Parts) -> Option<Self> {
+    pub(crate) fn of(head: &RequestHead) -> Option<Self> {
         if head.method != Method::TRACE {
             return None;
         }
-        let forwards = match head.headers.get(MAX_FORWARDS).map(|value| value.to_str().ok()?.parse::<i32>().ok()) {
-            None => Forwards::Any,
-            Some(Some(0)) => Forwards::None,
-            Some(Some(left)) if left > 0 => Forwards::Left(left),
-            Some(_) => Forwards::Unreadable,
-        };
-        let wanted = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"true") || value == "1";
+        let forwards =
+            match head.headers.get(MAX_FORWARDS).map(|value| std::str::from_utf8(value).ok()?.parse::<i32>().ok()) {
+                None => Forwards::Any,
+                Some(Some(0)) => Forwards::None,
+                Some(Some(left)) if left > 0 => Forwards::Left(left),
+                Some(_) => Forwards::Unreadable,
+            };
+        let wanted = |value: &[u8]| value.eq_ignore_ascii_case(b"true") || value == b"1";
         let context = head.headers.get(headers::ADD_CONTEXT).is_some_and(wanted);
         Some(Self { forwards, context, asked: Instant::now() })
     }
 
     /// The answer of this proxy, where the question is not to be passed on.
-    pub(crate) fn answer(&self) -> Option<Response<Body>> {
+    pub(crate) fn answer(&self) -> Option<Response> {
         let (status, text) = match self.forwards {
             Forwards::Any | Forwards::Left(_) => return None,
             Forwards::None => (StatusCode::OK, ""),
             Forwards::Unreadable => (StatusCode::BAD_REQUEST, "Invalid value for Max-Forwards header"),
         };
-        let mut response = Response::new(Body::full(Bytes::from_static(text.as_bytes())));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        let mut response = Response::new(status, Body::full(Bytes::from_static(text.as_bytes())));
+        response.headers.add(CONTENT_LENGTH, text.len().to_string());
         Some(response)
     }
 
     /// Takes one off the number of proxies that may still pass it on.
-    pub(crate) fn count_down(&self, headers: &mut HeaderMap) {
+    pub(crate) fn count_down(&self, headers: &mut Headers) {
         if let Forwards::Left(left) = self.forwards {
-            headers.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+            headers.set(MAX_FORWARDS, (left - 1).to_string());
         }
     }
 
@@ -101,8 +101,8 @@ pub(crate) struct DiagnosticTrace {
 
 impl DiagnosticTrace {
     /// Puts this router's block behind the body of the response.
-    pub(crate) async fn append(&self, question: &Question, chosen: &Chosen<'_>, response: &mut Response<Body>) {
-        let mut text = match response.body().as_full() {
+    pub(crate) async fn append(&self, question: &Question, chosen: &Chosen<'_>, response: &mut Response) {
+        let mut text = match response.body.as_full() {
             Some(bytes) => bytes.to_vec(),
             None => discarded(response).into_bytes(),
         };
@@ -111,9 +111,9 @@ impl DiagnosticTrace {
         }
         text.push(b'\n');
         text.extend_from_slice(self.block(question, chosen).await.as_bytes());
-        response.headers_mut().remove(TRANSFER_ENCODING);
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        *response.body_mut() = Body::full(Bytes::from(text));
+        response.headers.remove(TRANSFER_ENCODING);
+        response.headers.set(CONTENT_LENGTH, text.len().to_string());
+        response.body = Body::full(Bytes::from(text));
     }
 
     async fn block(&self, question: &Question, chosen: &Chosen<'_>) -> String {
@@ -152,12 +152,12 @@ impl DiagnosticTrace {
 }
 
 /// What stands for a body that is not held: it is dropped, which ends its exchange.
-fn discarded(response: &Response<Body>) -> String {
+fn discarded(response: &Response) -> String {
     let mut text = String::new();
-    for (name, value) in response.headers() {
-        let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+    for (name, value) in response.headers.iter() {
+        let _ = writeln!(text, "{name}: {}", String::from_utf8_lossy(value));
     }
-    let status = response.status();
+    let status = response.status;
     let _ = write!(
         text,
         "\nHTTP {} - {}\nDiagnostic trace encountered chunked response. Response content discarded.",
@@ -191,11 +191,7 @@ mod tests {
     use super::*;
 
     fn asked(method: &str, headers: &[(&str, &str)]) -> Option<Question> {
-        let mut request = http::Request::builder().method(method);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        Question::of(&request.body(()).unwrap().into_parts().0)
+        Question::of(&RequestHead::of(method, "/", headers))
     }
 
     #[test]
@@ -208,11 +204,11 @@ mod tests {
     fn max_forwards_says_who_answers() {
         for (value, answer) in [("0", Some(200)), ("1", None), ("x", Some(400)), ("", Some(400)), ("-1", Some(400))] {
             let question = asked("TRACE", &[("max-forwards", value)]).unwrap();
-            assert_eq!(question.answer().map(|response| response.status().as_u16()), answer, "{value:?}");
+            assert_eq!(question.answer().map(|response| response.status.as_u16()), answer, "{value:?}");
         }
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         asked("TRACE", &[("max-forwards", "5")]).unwrap().count_down(&mut headers);
-        assert_eq!(headers[MAX_FORWARDS], "4");
+        assert_eq!(headers.text(MAX_FORWARDS), Some("4"));
     }
 
     #[test]

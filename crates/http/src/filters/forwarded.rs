@@ -3,13 +3,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{
-    HeaderValue,
-    header::{FORWARDED, HOST},
-    request::Parts,
+use crate::{
+    codec::RequestHead,
+    headers::{FORWARDED, HOST},
+    router::HttpRouter,
+    stack::server::Peer,
 };
-
-use crate::{router::HttpRouter, stack::server::Peer};
 
 /// How one side is named.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,21 +36,19 @@ pub(crate) struct Forwarded {
 
 impl Forwarded {
     /// Adds a line to the request.
-    pub(crate) fn add(&self, head: &mut Parts, peer: &Peer, router: &HttpRouter) {
+    pub(crate) fn add(&self, head: &mut RequestHead, peer: &Peer, router: &HttpRouter) {
         let by = show(&self.by, peer.local, peer, router);
         let r#for = show(&self.r#for, peer.addr, peer, router);
         let mut line = format!("by={by};for={for}").into_bytes();
         if let Some(host) = head.headers.get(HOST) {
             line.extend_from_slice(b";host=");
-            line.extend_from_slice(host.as_bytes());
+            line.extend_from_slice(host);
         }
-        if let Some(scheme) = head.uri.scheme_str() {
+        if let Some(scheme) = head.target.scheme() {
             line.extend_from_slice(b";proto=");
             line.extend_from_slice(scheme.as_bytes());
         }
-        if let Ok(value) = HeaderValue::from_bytes(&line) {
-            head.headers.append(FORWARDED, value);
-        }
+        head.headers.add(FORWARDED, line);
     }
 }
 

@@ -1,16 +1,16 @@
 //! `io.l5d.header`: the value of a header, by default `l5d-name`, is the name, as a path.
 
-use http::{HeaderName, request::Parts};
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_naming::Path;
 
 use super::{Identification, Identifier, IdentifierConfig, header_token::read_header};
+use crate::codec::RequestHead;
 
 /// The section: `header`, default `l5d-name`.
 #[derive(Clone, Debug)]
 struct Header {
     shown: String,
-    header: HeaderName,
+    header: String,
 }
 
 pub(crate) const KIND: Kind<dyn IdentifierConfig> = Kind {
@@ -37,9 +37,9 @@ impl IdentifierConfig for Header {
 }
 
 impl Identifier for Header {
-    fn identify(&self, head: &mut Parts) -> Identification {
+    fn identify(&self, head: &mut RequestHead) -> Identification {
         match head.headers.get(&self.header) {
-            Some(value) if !value.is_empty() => match Path::read(&String::from_utf8_lossy(value.as_bytes())) {
+            Some(value) if !value.is_empty() => match Path::read(&String::from_utf8_lossy(value)) {
                 Ok(path) => Identification::Identified(path),
                 Err(e) => Identification::Unidentified(e.to_string()),
             },

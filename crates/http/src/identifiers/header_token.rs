@@ -3,17 +3,19 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderName, request::Parts};
+use http::HeaderName;
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_naming::Path;
 
 use super::{Identification, Identifier, IdentifierConfig};
+use crate::codec::RequestHead;
 
 /// The section: `header`, default `Host`.
 #[derive(Clone, Debug)]
 struct HeaderToken {
     shown: String,
-    header: HeaderName,
+    /// The same in lower case.
+    header: String,
 }
 
 pub(crate) const KIND: Kind<dyn IdentifierConfig> = Kind {
@@ -26,7 +28,7 @@ pub(crate) const KIND: Kind<dyn IdentifierConfig> = Kind {
 
 /// The identifier of a router without an `identifier` section.
 pub(crate) fn default() -> Box<dyn IdentifierConfig> {
-    Box::new(HeaderToken { shown: "Host".to_owned(), header: http::header::HOST })
+    Box::new(HeaderToken { shown: "Host".to_owned(), header: "host".to_owned() })
 }
 
 fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn IdentifierConfig>> {
@@ -39,19 +41,17 @@ fn parse(node: &Node, cx: &mut Cx) -> Option<Box<dyn IdentifierConfig>> {
 }
 
 /// The key `header` of this kind and of `io.l5d.header`: how it is written, and the name.
-pub(super) fn read_header(f: &mut Fields<'_>, default: &str, cx: &mut Cx) -> Option<(String, HeaderName)> {
+pub(super) fn read_header(f: &mut Fields<'_>, default: &str, cx: &mut Cx) -> Option<(String, String)> {
     let before = cx.error_count();
     let name = f.parsed("header", cx, |text| {
         HeaderName::from_bytes(text.as_bytes())
-            .map(|name| (text.to_owned(), name))
+            .map(|name| (text.to_owned(), name.as_str().to_owned()))
             .map_err(|_| format!("{text:?} is not a header name"))
     });
     if cx.error_count() > before {
         return None;
     }
-    Some(name.unwrap_or_else(|| {
-        (default.to_owned(), HeaderName::from_bytes(default.as_bytes()).expect("the default is a header name"))
-    }))
+    Some(name.unwrap_or_else(|| (default.to_owned(), default.to_ascii_lowercase())))
 }
 
 /// A header's bytes as a segment: Netty reads them as ISO-8859-1 and a path writes UTF-8, so `é` is named `\xc3\xa9`.
@@ -70,11 +70,9 @@ impl IdentifierConfig for HeaderToken {
 }
 
 impl Identifier for HeaderToken {
-    fn identify(&self, head: &mut Parts) -> Identification {
+    fn identify(&self, head: &mut RequestHead) -> Identification {
         match head.headers.get(&self.header) {
-            Some(value) if !value.is_empty() => {
-                Identification::Identified(Path::from_segments([segment(value.as_bytes())]))
-            }
+            Some(value) if !value.is_empty() => Identification::Identified(Path::from_segments([segment(value)])),
             _ => Identification::Unidentified(format!("{} header is absent", self.shown)),
         }
     }

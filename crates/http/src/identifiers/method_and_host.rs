@@ -1,11 +1,12 @@
 //! `io.l5d.methodAndHost`: `/1.1/<METHOD>/<host>`, the naming of Linkerd's first releases. The host is lower-cased and
 //! keeps its port; HTTP/1.0 has none. With `httpUriInDst` the path follows.
 
-use http::{Version, header::HOST, request::Parts};
+use http::Version;
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_naming::Path;
 
 use super::{Identification, Identifier, IdentifierConfig};
+use crate::{codec::RequestHead, headers::HOST};
 
 /// The section: `httpUriInDst`, default false.
 #[derive(Clone, Debug)]
@@ -36,20 +37,20 @@ impl IdentifierConfig for MethodAndHost {
 }
 
 impl Identifier for MethodAndHost {
-    fn identify(&self, head: &mut Parts) -> Identification {
+    fn identify(&self, head: &mut RequestHead) -> Identification {
         let method = head.method.as_str().as_bytes();
         let mut segments: Vec<Vec<u8>> = match head.version {
             Version::HTTP_10 => vec![b"1.0".to_vec(), method.to_vec()],
             Version::HTTP_11 => match head.headers.get(HOST) {
                 Some(host) if !host.is_empty() => {
-                    vec![b"1.1".to_vec(), method.to_vec(), host.as_bytes().to_ascii_lowercase()]
+                    vec![b"1.1".to_vec(), method.to_vec(), host.to_ascii_lowercase()]
                 }
                 _ => return Identification::Unidentified("HTTP/1.1 request missing hostname".to_owned()),
             },
             other => return Identification::Unidentified(format!("Unknown HTTP version {other:?}")),
         };
         if self.uri_in_dst {
-            let path = head.uri.path();
+            let path = head.target.path();
             if path != "/" {
                 match Path::read(path) {
                     Ok(path) => segments.extend(path.segments().map(<[u8]>::to_vec)),
@@ -66,11 +67,9 @@ mod tests {
     use super::*;
 
     fn identify(uri_in_dst: bool, version: Version, host: Option<&str>, target: &str) -> Identification {
-        let mut request = http::Request::get(target).version(version);
-        if let Some(host) = host {
-            request = request.header(HOST, host);
-        }
-        MethodAndHost { uri_in_dst }.identify(&mut request.body(()).unwrap().into_parts().0)
+        let host: Vec<_> = host.iter().map(|host| (HOST, *host)).collect();
+        let mut head = RequestHead { version, ..RequestHead::of("GET", target, &host) };
+        MethodAndHost { uri_in_dst }.identify(&mut head)
     }
 
     #[test]

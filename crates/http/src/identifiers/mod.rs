@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use http::{Method, request::Parts};
 use l5d_naming::Path;
+
+use crate::codec::RequestHead;
 
 l5d_config::kinds! {
     /// Every identifier that `routers[].identifier` may name.
@@ -22,7 +23,7 @@ pub enum Identification {
 /// Names requests. May change the request: `io.l5d.path` can take away what it used.
 pub trait Identifier: Send + Sync + std::fmt::Debug {
     /// Names `head`, or says why not.
-    fn identify(&self, head: &mut Parts) -> Identification;
+    fn identify(&self, head: &mut RequestHead) -> Identification;
 }
 
 /// A section that has been read.
@@ -48,7 +49,7 @@ impl FirstOf {
 }
 
 impl Identifier for FirstOf {
-    fn identify(&self, head: &mut Parts) -> Identification {
+    fn identify(&self, head: &mut RequestHead) -> Identification {
         let mut last = Identification::Unidentified("no identifier is configured".to_owned());
         for identifier in &self.0 {
             last = identifier.identify(head);
@@ -61,6 +62,6 @@ impl Identifier for FirstOf {
 }
 
 /// A request as Finagle prints it in messages: `Request("GET /x", from /127.0.0.1:50123)`.
-pub(crate) fn describe(method: &Method, head: &Parts, peer: SocketAddr) -> String {
-    format!("Request(\"{method} {}\", from /{peer})", head.uri)
+pub(crate) fn describe(head: &RequestHead, peer: SocketAddr) -> String {
+    format!("Request(\"{} {}\", from /{peer})", head.method, head.target)
 }

@@ -1,11 +1,11 @@
 //! `io.l5d.path`: the first segments of the request's path are the name; with `consume` they are taken away from what is
 //! forwarded.
 
-use http::{Uri, request::Parts};
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_naming::Path;
 
 use super::{Identification, Identifier, IdentifierConfig};
+use crate::codec::{RequestHead, Target};
 
 /// The section.
 #[derive(Clone, Debug)]
@@ -44,8 +44,8 @@ impl IdentifierConfig for PathSegments {
 }
 
 impl Identifier for PathSegments {
-    fn identify(&self, head: &mut Parts) -> Identification {
-        let path = head.uri.path();
+    fn identify(&self, head: &mut RequestHead) -> Identification {
+        let path = head.target.path();
         let trimmed = path.trim_end_matches('/');
         let mut rest = trimmed.strip_prefix('/').unwrap_or(trimmed);
         let mut used = Vec::with_capacity(self.segments);
@@ -65,13 +65,13 @@ impl Identifier for PathSegments {
         let name = Path::from_segments(used);
         if self.consume {
             let left = if path[end..].is_empty() { "/" } else { &path[end..] };
-            let target = match head.uri.query() {
+            let target = match head.target.query() {
                 Some(query) => format!("{left}?{query}"),
                 None => left.to_owned(),
             };
-            match target.parse::<Uri>() {
-                Ok(uri) => head.uri = uri,
-                Err(_) => return Identification::Unidentified("what is left of the path is not a path".to_owned()),
+            match Target::read(&target) {
+                Some(target) => head.target = target,
+                None => return Identification::Unidentified("what is left of the path is not a path".to_owned()),
             }
         }
         Identification::Identified(name)
@@ -83,9 +83,9 @@ mod tests {
     use super::*;
 
     fn identify(segments: usize, consume: bool, target: &str) -> (Identification, String) {
-        let mut head = http::Request::get(target).body(()).unwrap().into_parts().0;
+        let mut head = RequestHead::of("GET", target, &[]);
         let found = PathSegments { segments, consume }.identify(&mut head);
-        (found, head.uri.to_string())
+        (found, head.target.to_string())
     }
 
     fn named(path: &str) -> Identification {

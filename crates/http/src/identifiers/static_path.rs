@@ -1,10 +1,10 @@
 //! `io.l5d.static`: every request has the same name.
 
-use http::request::Parts;
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_naming::Path;
 
 use super::{Identification, Identifier, IdentifierConfig};
+use crate::codec::RequestHead;
 
 /// The section: `path`, required.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl IdentifierConfig for Static {
 }
 
 impl Identifier for Static {
-    fn identify(&self, _head: &mut Parts) -> Identification {
+    fn identify(&self, _head: &mut RequestHead) -> Identification {
         Identification::Identified(self.path.clone())
     }
 }

@@ -1,13 +1,13 @@
 //! `io.l5d.default`: `l5d-ctx-trace`, `l5d-reqid`, and `l5d-sample` as the caller's wish.
 
-use http::{HeaderMap, HeaderValue};
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_telemetry::trace::{TraceId, hex16};
 
 use super::{Propagator, PropagatorConfig, asked_for};
 use crate::{
-    ctx::{Ctx, decode_trace, encode_trace},
-    headers::{self, Present},
+    codec::{Headers, headers::Present},
+    ctx::{Ctx, decode_trace, with_trace},
+    headers,
 };
 
 /// The propagator; the salt differs from process to process.
@@ -44,41 +44,41 @@ impl PropagatorConfig for Linkerd {
 }
 
 impl Propagator for Linkerd {
-    fn read(&self, headers: &mut HeaderMap, ctx: &mut Ctx, trusted: bool) {
-        if !Present::of(headers).has(Present::CONTEXT) {
+    fn read(&self, headers: &mut Headers, ctx: &mut Ctx, trusted: bool) {
+        if !headers.present().has(Present::CONTEXT) {
             ctx.trace = TraceId::root();
             return;
         }
-        let parent = headers.remove(headers::CTX_TRACE).and_then(|v| decode_trace(v.as_bytes()));
+        let parent = headers.get(headers::CTX_TRACE).and_then(decode_trace);
+        headers.remove(headers::CTX_TRACE);
         ctx.trace = match parent {
             Some(parent) if trusted => parent.child(),
             _ => TraceId::root(),
         };
-        if let Some(rate) = headers.remove(headers::SAMPLE)
-            && let Some(yes) = asked_for(&rate, &ctx.trace, self.salt)
-        {
-            ctx.trace = ctx.trace.with_sampled(yes);
-        }
+        take_wish(headers, ctx, self.salt);
     }
 
-    fn write(&self, trace: &TraceId, headers: &mut HeaderMap) {
-        headers.insert(headers::CTX_TRACE, encode_trace(trace));
-        headers.insert(headers::REQID, reqid(trace));
+    fn write(&self, trace: &TraceId, headers: &mut Headers) {
+        with_trace(trace, |value| headers.set(headers::CTX_TRACE, value));
+        headers.set(headers::REQID, hex16(trace.trace));
     }
 }
 
-/// The trace id as `l5d-reqid`: 16 hex digits of the lower half.
-pub(super) fn reqid(trace: &TraceId) -> HeaderValue {
-    HeaderValue::from_bytes(&hex16(trace.trace)).expect("hex digits are a header value")
+/// Takes the caller's wish for a share of traces, `l5d-sample`, and decides by it.
+pub(super) fn take_wish(headers: &mut Headers, ctx: &mut Ctx, salt: u64) {
+    if let Some(yes) = headers.get(headers::SAMPLE).and_then(|rate| asked_for(rate, &ctx.trace, salt)) {
+        ctx.trace = ctx.trace.with_sampled(yes);
+    }
+    headers.remove(headers::SAMPLE);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(headers: &[(http::HeaderName, &str)], trusted: bool) -> (TraceId, HeaderMap) {
-        let mut map: HeaderMap = headers.iter().map(|(k, v)| (k.clone(), v.parse().unwrap())).collect();
-        let mut ctx = Ctx::cleared(&mut HeaderMap::new());
+    fn read(headers: &[(&str, &str)], trusted: bool) -> (TraceId, Headers) {
+        let mut map: Headers = headers.iter().copied().collect();
+        let mut ctx = Ctx::cleared(&mut Headers::new());
         Linkerd::new().read(&mut map, &mut ctx, trusted);
         (ctx.trace, map)
     }
@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn the_callers_span_is_the_parent_and_its_wish_overrides_its_decision() {
         let known = TraceId { span: 3, parent: 2, trace: 1, trace_high: Some(9), flags: 6 };
-        let value = encode_trace(&known);
-        let value = value.to_str().unwrap();
+        let encoded = |id: &TraceId| with_trace(id, |text| String::from_utf8(text.to_vec()).unwrap());
+        let value = &encoded(&known);
         let (id, left) = read(&[(headers::CTX_TRACE, value)], true);
         assert_eq!((id.parent, id.trace, id.trace_high, id.sampled()), (3, 1, Some(9), Some(true)));
         assert!(left.is_empty() && id.span != 3);
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!((id.parent(), id.sampled()), (None, Some(true)), "a rate beyond 1 is 1, a parent is not trusted");
         assert!(left.is_empty());
         assert_eq!(read(&[(headers::SAMPLE, "often")], true).0.sampled(), None);
-        let zero = encode_trace(&TraceId { span: 0, ..known });
-        assert_eq!(read(&[(headers::CTX_TRACE, zero.to_str().unwrap())], true).0.parent(), None);
+        let zero = encoded(&TraceId { span: 0, ..known });
+        assert_eq!(read(&[(headers::CTX_TRACE, &zero)], true).0.parent(), None);
     }
 }

@@ -1,9 +1,11 @@
 //! Trace propagators: how a trace's ids travel between hops (http-behaviour §12, config §18). One file a kind.
 
-use http::{HeaderMap, HeaderValue};
 use l5d_telemetry::trace::{Sampler, TraceId};
 
-use crate::ctx::Ctx;
+use crate::{
+    codec::{Headers, headers::text},
+    ctx::Ctx,
+};
 
 l5d_config::kinds! {
     /// Every propagator that `routers[].tracePropagator` may name.
@@ -14,9 +16,9 @@ l5d_config::kinds! {
 pub trait Propagator: Send + Sync + std::fmt::Debug {
     /// Sets the context's trace to a new span: a child of the caller's if there is one and it is trusted, else a root.
     /// Removes what it read.
-    fn read(&self, headers: &mut HeaderMap, ctx: &mut Ctx, trusted: bool);
+    fn read(&self, headers: &mut Headers, ctx: &mut Ctx, trusted: bool);
     /// Writes the span of an attempt.
-    fn write(&self, trace: &TraceId, headers: &mut HeaderMap);
+    fn write(&self, trace: &TraceId, headers: &mut Headers);
 }
 
 /// A section that has been read.
@@ -31,8 +33,8 @@ pub(crate) fn default() -> std::sync::Arc<dyn Propagator> {
 }
 
 /// The decision for a caller who asks for a share of all traces to be sampled, in the header of that value.
-fn asked_for(rate: &HeaderValue, id: &TraceId, salt: u64) -> Option<bool> {
-    let rate = rate.to_str().ok()?.trim().parse::<f64>().ok()?;
+fn asked_for(rate: &[u8], id: &TraceId, salt: u64) -> Option<bool> {
+    let rate = text(rate)?.trim().parse::<f64>().ok()?;
     Some(Sampler::with_salt(rate, salt).picks(id))
 }
 

@@ -3,15 +3,18 @@
 //! The span that is forwarded is this proxy's; `tracestate` goes on as it came, since l5d keeps nothing there. Trace ids are
 //! of 128 bits. Other propagators leave both headers alone, so that they pass through.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_telemetry::trace::{TraceId, hex16};
 
-use super::{Propagator, PropagatorConfig, asked_for, hex, linkerd::reqid};
-use crate::{ctx::Ctx, headers};
+use super::{Propagator, PropagatorConfig, hex, linkerd::take_wish};
+use crate::{
+    codec::{Headers, headers::text},
+    ctx::Ctx,
+    headers,
+};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 
 /// The propagator; the salt differs from process to process.
 #[derive(Clone, Debug)]
@@ -59,12 +62,13 @@ fn span(text: &str) -> Option<TraceId> {
 }
 
 impl Propagator for W3c {
-    fn read(&self, headers: &mut HeaderMap, ctx: &mut Ctx, trusted: bool) {
-        let mut given = headers.get_all(TRACEPARENT).iter();
+    fn read(&self, headers: &mut Headers, ctx: &mut Ctx, trusted: bool) {
+        let mut given = headers.all(TRACEPARENT);
         let parent = match (given.next(), given.next()) {
-            (Some(one), None) if trusted => one.to_str().ok().and_then(|text| span(text.trim())),
+            (Some(one), None) if trusted => text(one).and_then(|text| span(text.trim())),
             _ => None,
         };
+        drop(given);
         headers.remove(TRACEPARENT);
         ctx.trace = match parent {
             Some(parent) => parent.child(),
@@ -74,14 +78,10 @@ impl Propagator for W3c {
             }
         };
         headers.remove(headers::CTX_TRACE);
-        if let Some(rate) = headers.remove(headers::SAMPLE)
-            && let Some(yes) = asked_for(&rate, &ctx.trace, self.salt)
-        {
-            ctx.trace = ctx.trace.with_sampled(yes);
-        }
+        take_wish(headers, ctx, self.salt);
     }
 
-    fn write(&self, trace: &TraceId, headers: &mut HeaderMap) {
+    fn write(&self, trace: &TraceId, headers: &mut Headers) {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         text[3..19].copy_from_slice(&hex16(trace.trace_high.unwrap_or(0)));
         text[19..35].copy_from_slice(&hex16(trace.trace));
@@ -89,8 +89,8 @@ impl Propagator for W3c {
         if trace.sampled() == Some(true) {
             text[54] = b'1';
         }
-        headers.insert(TRACEPARENT, HeaderValue::from_bytes(&text).expect("hex digits are a header value"));
-        headers.insert(headers::REQID, reqid(trace));
+        headers.set(TRACEPARENT, text);
+        headers.set(headers::REQID, hex16(trace.trace));
     }
 }
 
@@ -102,12 +102,9 @@ mod tests {
     /// The recommendation's own example.
     const EXAMPLE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    fn read(headers: &[(HeaderName, &str)], trusted: bool) -> (TraceId, HeaderMap) {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(name.clone(), value.parse().unwrap());
-        }
-        let mut ctx = Ctx::cleared(&mut HeaderMap::new());
+    fn read(headers: &[(&str, &str)], trusted: bool) -> (TraceId, Headers) {
+        let mut map: Headers = headers.iter().copied().collect();
+        let mut ctx = Ctx::cleared(&mut Headers::new());
         W3c { salt: 1 }.read(&mut map, &mut ctx, trusted);
         (ctx.trace, map)
     }
@@ -116,12 +113,9 @@ mod tests {
     fn the_trace_goes_on_with_a_span_of_ours() {
         let (id, mut h) = read(&[(TRACEPARENT, EXAMPLE), (TRACESTATE, "congo=t61rcWkgMzE"), (TRACESTATE, "b=2")], true);
         assert_eq!((id.parent, id.sampled()), (0xb7ad_6b71_6920_3331, Some(true)));
-        assert_eq!(h.get_all(TRACESTATE).iter().count(), 2);
+        assert_eq!(h.all(TRACESTATE).count(), 2);
         W3c { salt: 1 }.write(&id, &mut h);
-        assert_eq!(
-            h[TRACEPARENT].to_str().unwrap(),
-            format!("00-0af7651916cd43dd8448eb211c80319c-{:016x}-01", id.span)
-        );
+        assert_eq!(h.text(TRACEPARENT).unwrap(), format!("00-0af7651916cd43dd8448eb211c80319c-{:016x}-01", id.span));
         let (id, _) = read(&[(TRACEPARENT, &EXAMPLE.replace("-01", "-02"))], true);
         assert_eq!(id.sampled(), Some(false), "other flags do not sample");
     }
@@ -151,10 +145,10 @@ mod tests {
 
     #[test]
     fn ids_of_64_bits_are_padded() {
-        let mut h = HeaderMap::new();
+        let mut h = Headers::new();
         let id = TraceId { span: 2, parent: 1, trace: 1, trace_high: None, flags: 0 };
         W3c { salt: 1 }.write(&id, &mut h);
-        assert_eq!(h[TRACEPARENT], "00-00000000000000000000000000000001-0000000000000002-00");
+        assert_eq!(h.text(TRACEPARENT), Some("00-00000000000000000000000000000001-0000000000000002-00"));
     }
 
     proptest! {

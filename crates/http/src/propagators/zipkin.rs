@@ -3,19 +3,22 @@
 //! Read is the single header `b3` too, and before the five; written are the five, as Linkerd 1 does. 128-bit trace ids are
 //! kept whole, where Linkerd 1 cuts them to their lower half. Both are in docs/compatibility.md.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_telemetry::trace::{TraceId, hex16};
 
 use super::{Propagator, PropagatorConfig, asked_for, hex, trace_hex};
-use crate::{ctx::Ctx, headers};
+use crate::{
+    codec::{Headers, headers::text as shown},
+    ctx::Ctx,
+    headers,
+};
 
-const SINGLE: HeaderName = HeaderName::from_static("b3");
-const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
-const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
-const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
-const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
-const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+const SINGLE: &str = "b3";
+const TRACE_ID: &str = "x-b3-traceid";
+const SPAN_ID: &str = "x-b3-spanid";
+const PARENT_SPAN_ID: &str = "x-b3-parentspanid";
+const SAMPLED: &str = "x-b3-sampled";
+const FLAGS: &str = "x-b3-flags";
 
 /// The propagator; the salt differs from process to process.
 #[derive(Clone, Debug)]
@@ -72,32 +75,32 @@ impl Told {
         (parts.next().is_none() && id.is_valid()).then_some(Self { span: Some(id), ..told })
     }
 
-    fn from_five(headers: &HeaderMap, salt: u64) -> Self {
-        let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+    fn from_five(headers: &Headers, salt: u64) -> Self {
+        let text = |name: &str| headers.text(name).map(str::trim);
         let id = |span: u64| {
-            let (trace, trace_high) = match text(&TRACE_ID) {
+            let (trace, trace_high) = match text(TRACE_ID) {
                 None => (span, None),
                 Some(t) => trace_hex(t)?,
             };
-            let parent = text(&PARENT_SPAN_ID).and_then(hex).unwrap_or(span);
-            let flags = text(&FLAGS).and_then(|f| f.parse().ok()).unwrap_or(0);
+            let parent = text(PARENT_SPAN_ID).and_then(hex).unwrap_or(span);
+            let flags = text(FLAGS).and_then(|f| f.parse().ok()).unwrap_or(0);
             Some(TraceId { span, parent, trace, trace_high, flags }).filter(TraceId::is_valid)
         };
-        let span = text(&SPAN_ID).and_then(hex).and_then(id);
-        let sampled = match text(&SAMPLED) {
+        let span = text(SPAN_ID).and_then(hex).and_then(id);
+        let sampled = match text(SAMPLED) {
             Some("true" | "1") => Some(true),
             Some("false" | "0") => Some(false),
             // Linkerd takes any other number for a rate.
-            Some(_) => headers.get(&SAMPLED).and_then(|r| asked_for(r, &span.unwrap_or_else(TraceId::root), salt)),
+            Some(_) => headers.get(SAMPLED).and_then(|r| asked_for(r, &span.unwrap_or_else(TraceId::root), salt)),
             None => None,
         };
-        Self { span, sampled, debug: span.is_none() && text(&FLAGS) == Some("1") }
+        Self { span, sampled, debug: span.is_none() && text(FLAGS) == Some("1") }
     }
 }
 
 impl Propagator for Zipkin {
-    fn read(&self, headers: &mut HeaderMap, ctx: &mut Ctx, trusted: bool) {
-        let single = headers.get(&SINGLE).and_then(|v| Told::from_single(v.to_str().ok()?.trim()));
+    fn read(&self, headers: &mut Headers, ctx: &mut Ctx, trusted: bool) {
+        let single = headers.get(SINGLE).and_then(|v| Told::from_single(shown(v)?.trim()));
         let told =
             if trusted { single.unwrap_or_else(|| Told::from_five(headers, self.salt)) } else { Told::default() };
         ctx.trace = told.span.map_or_else(TraceId::root, |span| span.child());
@@ -113,16 +116,15 @@ impl Propagator for Zipkin {
         }
     }
 
-    fn write(&self, trace: &TraceId, headers: &mut HeaderMap) {
-        let value = |digits: &[u8]| HeaderValue::from_bytes(digits).expect("hex digits are a header value");
+    fn write(&self, trace: &TraceId, headers: &mut Headers) {
         let (digits, n) = trace.trace_hex();
-        headers.insert(TRACE_ID, value(&digits[..n]));
-        headers.insert(SPAN_ID, value(&hex16(trace.span)));
-        headers.insert(PARENT_SPAN_ID, value(&hex16(trace.parent)));
+        headers.set(TRACE_ID, &digits[..n]);
+        headers.set(SPAN_ID, hex16(trace.span));
+        headers.set(PARENT_SPAN_ID, hex16(trace.parent));
         // Undecided is written as 0, as Linkerd does: whoever samples behind must be told.
         let yes = trace.sampled() == Some(true);
-        headers.insert(SAMPLED, HeaderValue::from_static(if yes { "1" } else { "0" }));
-        headers.insert(FLAGS, HeaderValue::from(trace.flags));
+        headers.set(SAMPLED, if yes { "1" } else { "0" });
+        headers.set(FLAGS, trace.flags.to_string());
     }
 }
 
@@ -131,9 +133,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(headers: &[(HeaderName, &str)], trusted: bool) -> (TraceId, HeaderMap) {
-        let mut map: HeaderMap = headers.iter().map(|(k, v)| (k.clone(), v.parse().unwrap())).collect();
-        let mut ctx = Ctx::cleared(&mut HeaderMap::new());
+    fn read(headers: &[(&str, &str)], trusted: bool) -> (TraceId, Headers) {
+        let mut map: Headers = headers.iter().copied().collect();
+        let mut ctx = Ctx::cleared(&mut Headers::new());
         Zipkin { salt: 1 }.read(&mut map, &mut ctx, trusted);
         (ctx.trace, map)
     }
@@ -153,10 +155,10 @@ mod tests {
         assert_eq!((id.parent, id.sampled()), (0xa2fb_4a1d_1a96_d312, Some(true)));
         assert_ne!(id.span, id.parent);
         Zipkin { salt: 1 }.write(&id.child(), &mut h);
-        assert_eq!(h[TRACE_ID], "463ac35c9f6413ad48485a3953bb6124");
-        assert_eq!(h[PARENT_SPAN_ID].to_str().unwrap(), format!("{:016x}", id.span));
-        assert_eq!(h[SAMPLED], "1");
-        assert!(!h.contains_key(headers::CTX_TRACE) && !h.contains_key(headers::SAMPLE));
+        assert_eq!(h.text(TRACE_ID), Some("463ac35c9f6413ad48485a3953bb6124"));
+        assert_eq!(h.text(PARENT_SPAN_ID).unwrap(), format!("{:016x}", id.span));
+        assert_eq!(h.text(SAMPLED), Some("1"));
+        assert!(!h.contains(headers::CTX_TRACE) && !h.contains(headers::SAMPLE));
     }
 
     #[test]
@@ -176,7 +178,7 @@ mod tests {
         assert!(left.is_empty(), "the next hop must not find the caller's span");
         let both = [(SINGLE, single), (TRACE_ID, "1"), (SPAN_ID, "2"), (SAMPLED, "0")];
         assert_eq!(known(read(&both, true).0), known(by_four));
-        let broken = [(SINGLE, "no-such-thing"), four[0].clone(), four[1].clone(), four[2].clone()];
+        let broken = [(SINGLE, "no-such-thing"), four[0], four[1], four[2]];
         assert_eq!(known(read(&broken, true).0), known(by_four), "a broken one is as good as none");
         assert_eq!(read(&[(SINGLE, single)], false).0.parent(), None);
     }

@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::HeaderValue;
 use l5d_naming::Path;
 use l5d_router::{cache::CacheLease, stats::RequestStats};
 
@@ -13,12 +12,12 @@ use crate::{scopes::Scoped, stack::client::Client};
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) client: CacheLease<Arc<Scoped<Arc<Client>>>>,
-    pub(crate) residual: Option<HeaderValue>,
+    pub(crate) residual: Option<Box<str>>,
 }
 
 impl Bound {
     pub(crate) fn new(client: CacheLease<Arc<Scoped<Arc<Client>>>>, residual: &Path) -> Self {
-        let residual = (!residual.is_empty()).then(|| HeaderValue::from_str(&residual.show()).ok()).flatten();
+        let residual = (!residual.is_empty()).then(|| residual.show().into());
         Self { client, residual }
     }
 }

@@ -17,6 +17,7 @@ use std::{
     collections::HashMap,
     fmt,
     future::{Future, poll_fn},
+    io,
     pin::pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
@@ -30,12 +31,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode, Version,
-    header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING},
-    request::Parts,
-};
-use hyper::body::Incoming;
+use http::{StatusCode, Version};
 use l5d_naming::{Addr, AddrWatch, Address, Path};
 use l5d_net::TcpSampler;
 use l5d_router::{
@@ -52,8 +48,14 @@ use l5d_telemetry::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    body::{Body, CollectError, collect},
+    body::{Body, CollectError, Incoming, collect},
     client::{Endpoint, EndpointContext, Session},
+    codec::{
+        Headers, RequestHead, Response,
+        client::{Exchange, ExchangeError},
+        headers::Present,
+        parse::{self, Length, ResponseHead},
+    },
     ctx::Ctx,
     duration::show_duration,
     filters::{
@@ -61,7 +63,7 @@ use crate::{
         diagnostic_trace::{Chosen, DiagnosticTrace, Question},
         nack::NackAdmission,
     },
-    headers::{self, Present},
+    headers::{self, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING},
     propagators::Propagator,
     scopes::{Scoped, Scopes},
     settings::ClientSettings,
@@ -131,14 +133,14 @@ impl GivenUp {
 /// One attempt, as the path stack hands it down.
 pub(crate) struct Attempt<'a> {
     /// The request's head, complete but for what is the hop's own.
-    pub(crate) head: &'a Parts,
+    pub(crate) head: &'a RequestHead,
     /// The body; taken by the first dispatch when it is streamed.
     pub(crate) body: &'a mut Option<Body>,
     /// Of a body that is held whole.
     pub(crate) full: Option<Bytes>,
     pub(crate) ctx: &'a Ctx,
     pub(crate) service: &'a Path,
-    pub(crate) residual: Option<&'a HeaderValue>,
+    pub(crate) residual: Option<&'a str>,
     pub(crate) classify: &'a dyn Classify,
     pub(crate) given_up: &'a GivenUp,
     /// The counts of the logical name beneath this client.
@@ -155,7 +157,7 @@ pub(crate) struct Client {
     scope: Scope,
     settings: Arc<ClientSettings>,
     limits: MessageLimits,
-    dst_client: HeaderValue,
+    dst_client: String,
     context: Arc<EndpointContext>,
     balancer: Balancer<Endpoint>,
     /// The counts of each logical name that comes here.
@@ -245,7 +247,7 @@ impl Client {
         let shared_budget = Arc::clone(&budget);
         let client = Arc::new(Self {
             label,
-            dst_client: HeaderValue::from_str(&shown_id).unwrap_or_else(|_| HeaderValue::from_static("/")),
+            dst_client: shown_id,
             balancer: Balancer::new(params.settings.load_balancer.clone(), &scope.scope("loadbalancer")),
             services: Scopes::new(scope.scope("service")),
             watched: Mutex::new(addr.clone()),
@@ -411,7 +413,7 @@ impl Client {
     ///
     /// # Errors
     /// With what the requester is to be told when there is no response.
-    pub(crate) async fn call(&self, mut attempt: Attempt<'_>) -> Result<Response<Body>, Error> {
+    pub(crate) async fn call(&self, mut attempt: Attempt<'_>) -> Result<Response, Error> {
         if let Some(status) = self.synthetic {
             return Ok(self.synthesize(status, &attempt));
         }
@@ -462,11 +464,10 @@ impl Client {
         result
     }
 
-    fn synthesize(&self, status: StatusCode, attempt: &Attempt<'_>) -> Response<Body> {
+    fn synthesize(&self, status: StatusCode, attempt: &Attempt<'_>) -> Response {
         let now = clock::now();
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let mut response = Response::new(status, Body::empty());
+        response.headers.add(CONTENT_LENGTH, "0");
         let success = attempt.classify.classify(&attempt.head.method, &Ok(&response)).is_success();
         let outcome = if success { Outcome::Success } else { Outcome::FailedResponse };
         for stats in self.request_stats(attempt) {
@@ -585,12 +586,7 @@ impl Client {
     }
 
     /// One try on one session.
-    async fn dispatch(
-        &self,
-        mut session: Session,
-        attempt: &mut Attempt<'_>,
-        again: bool,
-    ) -> Result<Response<Body>, Error> {
+    async fn dispatch(&self, mut session: Session, attempt: &mut Attempt<'_>, again: bool) -> Result<Response, Error> {
         if self.admission.should_drop(clock::now()) {
             return Err(Error::new(
                 Kind::AdmissionDropped,
@@ -606,9 +602,9 @@ impl Client {
         let endpoint = Arc::clone(session.endpoint());
         let trace = attempt.ctx.trace.child();
         let question = Question::of(attempt.head);
-        let mut request = self.request(attempt, &trace);
+        let (mut lines, body) = self.request(attempt, &trace);
         if let Some(question) = &question {
-            question.count_down(request.headers_mut());
+            question.count_down(&mut lines);
         }
         let recording = &attempt.ctx.recording;
         let sending = Sending {
@@ -634,8 +630,8 @@ impl Client {
             Ok(response)
         } else {
             let sent = match self.settings.attempt_timeout {
-                None => session.send(request).await,
-                Some(limit) => match tokio::time::timeout(limit, session.send(request)).await {
+                None => session.send(attempt.head, &lines, body).await,
+                Some(limit) => match tokio::time::timeout(limit, session.send(attempt.head, &lines, body)).await {
                     Ok(sent) => sent,
                     Err(_) => {
                         attempt.given_up.by_attempt_timeout();
@@ -649,11 +645,11 @@ impl Client {
                 },
             };
             match sent {
-                Ok(response) => {
-                    spans::client_wire_received(recording, &trace, response.status());
-                    self.receive(response, session, attempt, &endpoint, &trace).await
+                Ok((response, length, exchange)) => {
+                    spans::client_wire_received(recording, &trace, response.status);
+                    self.receive(response, length, (session, exchange), attempt, &endpoint, &trace).await
                 }
-                Err((e, unsent)) => Err(self.transport_error(&e, unsent, &session, attempt, &endpoint, &trace)),
+                Err(e) => Err(self.transport_error(e, &session, &endpoint, &trace)),
             }
         };
         if let (Some(question), Ok(response)) = (question.filter(Question::wants_context), &mut result) {
@@ -695,19 +691,21 @@ impl Client {
         result
     }
 
-    /// The request of this try: the head with the hop's own headers, and the body.
-    fn request(&self, attempt: &mut Attempt<'_>, trace: &TraceId) -> http::Request<Body> {
-        let mut head = attempt.head.clone();
-        let h = &mut head.headers;
-        h.insert(headers::DST_CLIENT, self.dst_client.clone());
+    /// What this try sends: the header lines with the hop's own, and the body.
+    fn request(&self, attempt: &mut Attempt<'_>, trace: &TraceId) -> (Headers, Body) {
+        let mut headers = attempt.head.headers.clone();
+        let h = &mut headers;
+        h.set(headers::DST_CLIENT, &self.dst_client);
         if let Some(residual) = attempt.residual {
-            h.insert(headers::DST_RESIDUAL, residual.clone());
+            h.set(headers::DST_RESIDUAL, residual);
         }
-        h.remove(headers::FORWARDED_CLIENT_CERT);
+        if h.present().has(Present::FORWARDED_CLIENT_CERT) {
+            h.remove(headers::FORWARDED_CLIENT_CERT);
+        }
         if self.settings.forward_client_cert
-            && let Some(value) = attempt.ctx.client_certificate.as_ref().and_then(|c| c.header())
+            && let Some(certificate) = &attempt.ctx.client_certificate
         {
-            h.insert(headers::FORWARDED_CLIENT_CERT, value.clone());
+            h.add(headers::FORWARDED_CLIENT_CERT, certificate.header());
         }
         attempt.ctx.write(h);
         if let Some(limit) = self.settings.attempt_timeout {
@@ -727,45 +725,47 @@ impl Client {
                 body
             }
         };
-        http::Request::from_parts(head, body)
+        (headers, body)
     }
 
     async fn receive(
         &self,
-        response: Response<Incoming>,
-        session: Session,
+        mut head: ResponseHead,
+        length: Length,
+        (session, exchange): (Session, Exchange),
         attempt: &Attempt<'_>,
         endpoint: &Arc<Endpoint>,
         trace: &TraceId,
-    ) -> Result<Response<Body>, Error> {
-        let (mut head, incoming) = response.into_parts();
+    ) -> Result<Response, Error> {
+        let mut incoming = Incoming::Response(Box::new(session.body(length, exchange)));
         if let Some(e) = self.nack(&head, attempt) {
             // The body of a nack is nobody's: reading it keeps the connection.
-            if collect(incoming, 64 * 1024).await.is_ok() {
-                session.release();
+            if collect(&mut incoming, 64 * 1024).await.is_ok() {
+                incoming.finish();
             }
             return Err(e);
         }
-        if head_bytes(&head.headers) > self.limits.header_bytes {
-            let text = format!("the response's headers are longer than {} bytes", self.limits.header_bytes);
-            return Err(self.remote(Kind::BadResponse, &text, endpoint, trace));
+        if head.headers.wire_len() > self.limits.header_bytes {
+            return Err(self.remote(Kind::BadResponse, &parse::too_long(self.limits.header_bytes), endpoint, trace));
         }
-        head.extensions.remove::<hyper::ext::ReasonPhrase>();
-        let present = Present::of(&head.headers);
-        let (length, plain_length) =
-            if present.has(Present::CONTENT_LENGTH) { declared_length(&head.headers) } else { (None, false) };
         let bodiless = attempt.head.method == http::Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let chunked = present.has(Present::TRANSFER_ENCODING);
-        let until_close = length.is_none() && !chunked && !bodiless;
+        let until_close = length == Length::UntilClose && !head.headers.contains(TRANSFER_ENCODING);
         let whole = bodiless
             || !self.limits.streaming
-            || length.is_some_and(|n| n <= self.limits.buffer_bytes)
+            || matches!(length, Length::Known(n) if n <= self.limits.buffer_bytes)
             || (until_close && head.version == Version::HTTP_10);
+        let mut response = Response {
+            status: head.status,
+            version: head.version,
+            headers: std::mem::take(&mut head.headers),
+            body: Body::empty(),
+            closed_stream: None,
+        };
         if whole {
             // Only the end of the connection tells where such a body ends: it passes as a stream, and is relayed whole.
             let stream = until_close.then(|| self.messages.response_stream.open());
-            let bytes = match collect(incoming, BUFFER_LIMIT).await {
+            let bytes = match collect(&mut incoming, BUFFER_LIMIT).await {
                 Ok(bytes) => bytes,
                 Err(CollectError::TooLong) => {
                     return Err(self.remote(Kind::BadResponse, "the response's body is too long", endpoint, trace));
@@ -775,44 +775,43 @@ impl Client {
                 }
             };
             if attempt.head.version == Version::HTTP_10 {
-                drop(session); // whoever speaks 1.0 is not asked twice on one connection
+                drop(incoming); // whoever speaks 1.0 is not asked twice on one connection
             } else {
-                session.release();
+                incoming.finish();
             }
             match stream {
                 None => self.messages.response_bytes.add(bytes.len() as u64),
                 Some(stream) => {
                     stream.chunk(bytes.len());
-                    head.extensions.insert(ClosedStream(bytes.len()));
+                    response.closed_stream = Some(bytes.len());
                 }
             }
-            if !bodiless && (chunked || !plain_length || length != Some(bytes.len() as u64)) {
-                head.headers.remove(TRANSFER_ENCODING);
-                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            if !bodiless && !matches!(length, Length::Known(_)) {
+                response.headers.remove(TRANSFER_ENCODING);
+                response.headers.set(CONTENT_LENGTH, bytes.len().to_string());
             }
-            return Ok(Response::from_parts(head, Body::full(bytes)));
+            response.body = Body::full(bytes);
+            return Ok(response);
         }
-        let mut body = Body::stream(incoming);
-        body.watch(self.messages.response_stream.open());
-        body.hold(session);
+        response.body = Body::stream(incoming);
+        response.body.watch(self.messages.response_stream.open());
         let context = Arc::clone(&self.context);
-        body.on_failure(move || {
+        response.body.on_failure(move || {
             let failures = &context.metrics().dispatcher_failures;
             failures.count_with_total("failures", Kind::ChannelClosed.chain());
         });
-        Ok(Response::from_parts(head, body))
+        Ok(response)
     }
 
     /// Whether the endpoint refused the request unprocessed (§7.4).
-    fn nack(&self, head: &http::response::Parts, attempt: &Attempt<'_>) -> Option<Error> {
+    fn nack(&self, head: &ResponseHead, attempt: &Attempt<'_>) -> Option<Error> {
         if head.status != StatusCode::SERVICE_UNAVAILABLE {
             return None;
         }
         let h = &head.headers;
         let streamed = attempt.full.is_none();
-        let retryable =
-            h.contains_key(headers::NACK) || (!streamed && h.get(RETRY_AFTER).is_some_and(|v| v.as_bytes() == b"0"));
-        if h.contains_key(headers::NONRETRYABLE_NACK) || (retryable && streamed) {
+        let retryable = h.contains(headers::NACK) || (!streamed && h.get(RETRY_AFTER) == Some(b"0"));
+        if h.contains(headers::NONRETRYABLE_NACK) || (retryable && streamed) {
             let text = "The request was Nacked by the server and should not be retried";
             Some(Error::new(Kind::NackedForGood, text).from_source(&self.label))
         } else if retryable {
@@ -833,32 +832,21 @@ impl Client {
         Error::new(Kind::IndividualTimeout, text).from_source(&self.label)
     }
 
-    fn transport_error(
-        &self,
-        e: &hyper::Error,
-        unsent: Option<http::Request<Body>>,
-        session: &Session,
-        attempt: &mut Attempt<'_>,
-        endpoint: &Endpoint,
-        trace: &TraceId,
-    ) -> Error {
-        if let Some(request) = unsent {
-            if attempt.full.is_none() {
-                *attempt.body = Some(request.into_body());
+    fn transport_error(&self, e: ExchangeError, session: &Session, endpoint: &Endpoint, trace: &TraceId) -> Error {
+        match e {
+            ExchangeError::Unsent => {
+                let text = if session.is_reused() {
+                    "the pooled connection was closed before the request could be written"
+                } else {
+                    "the connection was closed before the request could be written"
+                };
+                self.remote(Kind::WriteFailed, text, endpoint, trace).retry_safely()
             }
-            let text = if session.is_reused() {
-                "the pooled connection was closed before the request could be written"
-            } else {
-                "the connection was closed before the request could be written"
-            };
-            return self.remote(Kind::WriteFailed, text, endpoint, trace).retry_safely();
-        }
-        if e.is_user() {
             // The body came to a bad end on its way in: the endpoint has nothing to do with it.
-            return Error::new(Kind::BrokenRequest, "the request's body broke off or is malformed");
+            ExchangeError::Body => Error::new(Kind::BrokenRequest, "the request's body broke off or is malformed"),
+            ExchangeError::Response(what) => self.remote(Kind::BadResponse, &what, endpoint, trace),
+            ExchangeError::Closed(e) => self.remote(Kind::ChannelClosed, &show(&e), endpoint, trace),
         }
-        let kind = if e.is_parse() { Kind::BadResponse } else { Kind::ChannelClosed };
-        self.remote(kind, &show(e), endpoint, trace)
     }
 
     /// An error of the exchange with an endpoint: what happened, where, in which trace.
@@ -896,10 +884,6 @@ impl Attempt<'_> {
     }
 }
 
-/// A response whose end was the end of its connection: to the statistics it is a stream, though it is relayed whole.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClosedStream(pub(crate) usize);
-
 /// The largest body that is ever held whole.
 const BUFFER_LIMIT: u64 = i32::MAX as u64;
 
@@ -911,10 +895,10 @@ struct Timed<'a> {
 }
 
 impl Timed<'_> {
-    fn finish(mut self, result: &Result<Response<Body>, Error>) {
+    fn finish(mut self, result: &Result<Response, Error>) {
         if let Ok(response) = result {
             self.done = true;
-            self.status.response(response.status(), clock::since(self.began));
+            self.status.response(response.status, clock::since(self.began));
         }
     }
 }
@@ -980,33 +964,9 @@ fn give_up(e: Error) -> Error {
     }
 }
 
-fn show(e: &hyper::Error) -> String {
-    use std::error::Error as _;
-    match e.source() {
-        Some(cause) => format!("{e}: {cause}"),
-        None => e.to_string(),
+fn show(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::UnexpectedEof => "connection closed before message completed".to_owned(),
+        _ => e.to_string(),
     }
-}
-
-/// What a message's headers take on the wire.
-pub(crate) fn head_bytes(headers: &http::HeaderMap) -> usize {
-    headers.iter().map(|(k, v)| k.as_str().len() + v.len() + 4).sum()
-}
-
-/// The length that a message declares, and whether it does so once and in the usual form.
-fn declared_length(headers: &http::HeaderMap) -> (Option<u64>, bool) {
-    let Some(line) = headers.get(CONTENT_LENGTH) else { return (None, false) };
-    let digits = line.as_bytes();
-    let once = headers.len() == headers.keys_len() || headers.get_all(CONTENT_LENGTH).iter().nth(1).is_none();
-    // As long as it cannot overflow, which is as long as any body is.
-    if digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) && !digits.is_empty() {
-        let length = digits.iter().fold(0, |n, d| n * 10 + u64::from(d - b'0'));
-        return (Some(length), once && (digits[0] != b'0' || digits.len() == 1));
-    }
-    (content_length(headers), false)
-}
-
-/// The length that a message declares.
-pub(crate) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }

@@ -13,7 +13,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Response, request::Parts};
+use http::Method;
 use l5d_naming::{Bound as BoundName, Dtab, NameTree, Path};
 use l5d_router::{
     cache::CacheLease,
@@ -30,6 +30,7 @@ use crate::{
     binding::{Binding, Resolved},
     body::Body,
     classifiers::Classifier,
+    codec::{RequestHead, Response},
     ctx::Ctx,
     duration::show_duration,
     headers,
@@ -46,7 +47,7 @@ use crate::{
 /// A classifier with what is true for every kind of it applied to one request.
 pub(crate) trait Classify: Send + Sync {
     /// The verdict over a result.
-    fn classify(&self, method: &Method, result: &Result<&Response<Body>, &Error>) -> Class;
+    fn classify(&self, method: &Method, result: &Result<&Response, &Error>) -> Class;
 }
 
 /// The two rules that hold for every http classifier: a failed response that says `l5d-retryable: true` may be sent
@@ -57,7 +58,7 @@ struct ForRequest<'a> {
 }
 
 impl Classify for ForRequest<'_> {
-    fn classify(&self, method: &Method, result: &Result<&Response<Body>, &Error>) -> Class {
+    fn classify(&self, method: &Method, result: &Result<&Response, &Error>) -> Class {
         let class = self.classifier.class(method, result);
         if class.is_success() {
             return class;
@@ -66,7 +67,7 @@ impl Classify for ForRequest<'_> {
             return Class::FAILURE;
         }
         match result {
-            Ok(response) if response.headers().get(headers::RETRYABLE).is_some_and(|v| v == "true") => Class::RETRYABLE,
+            Ok(response) if response.headers.get(headers::RETRYABLE) == Some(b"true") => Class::RETRYABLE,
             _ => class,
         }
     }
@@ -133,7 +134,7 @@ pub(crate) struct PathStack {
     path: Path,
     local_dtab: Dtab,
     base_dtab: Arc<Dtab>,
-    dst_service: HeaderValue,
+    dst_service: String,
     service: Arc<Scoped<Service>>,
     binding: Binding,
     resolve: Resolve,
@@ -156,7 +157,7 @@ impl PathStack {
         limits: ErrorLimits,
         binding_timeout: Duration,
     ) -> Self {
-        let dst_service = HeaderValue::from_str(&path.show()).unwrap_or_else(|_| HeaderValue::from_static("/"));
+        let dst_service = path.show();
         Self { path, local_dtab, base_dtab, dst_service, service, binding, resolve, limits, binding_timeout }
     }
 
@@ -164,12 +165,12 @@ impl PathStack {
     pub(crate) async fn call(
         &self,
         mut ctx: Ctx,
-        head: &mut Parts,
+        head: &mut RequestHead,
         body: Body,
         peer: std::net::SocketAddr,
-    ) -> Response<Body> {
+    ) -> Response {
         let version = head.version;
-        head.headers.insert(headers::DST_SERVICE, self.dst_service.clone());
+        head.headers.set(headers::DST_SERVICE, &self.dst_service);
         headers::append_via(&mut head.headers, version);
         headers::strip_hop_by_hop(&mut head.headers);
 
@@ -207,10 +208,9 @@ impl PathStack {
         match result {
             Ok(mut response) => {
                 let verdict = if class.is_success() { "1.0" } else { "0.0" };
-                response.headers_mut().insert(headers::SUCCESS_CLASS, HeaderValue::from_static(verdict));
-                headers::strip_hop_by_hop(response.headers_mut());
-                let version = response.version();
-                headers::append_via(response.headers_mut(), version);
+                headers::strip_hop_by_hop(&mut response.headers);
+                headers::append_via(&mut response.headers, response.version);
+                response.headers.set(headers::SUCCESS_CLASS, verdict);
                 response
             }
             Err(e) => {
@@ -224,13 +224,13 @@ impl PathStack {
     async fn retried(
         &self,
         ctx: &Ctx,
-        head: &Parts,
+        head: &RequestHead,
         body: Body,
         given_up: &GivenUp,
         peer: std::net::SocketAddr,
-    ) -> (Result<Response<Body>, Error>, Class) {
+    ) -> (Result<Response, Error>, Class) {
         let service = &self.service;
-        let full = body.as_full();
+        let full = body.as_full().cloned();
         let classify = ForRequest { classifier: &*service.settings.classifier, streamed: full.is_none() };
         let mut body = Some(body);
         let mut backoff = service.settings.backoff.delays();
@@ -265,13 +265,13 @@ impl PathStack {
     async fn attempt(
         &self,
         ctx: &Ctx,
-        head: &Parts,
+        head: &RequestHead,
         body: &mut Option<Body>,
         full: Option<bytes::Bytes>,
         given_up: &GivenUp,
         classify: &dyn Classify,
         peer: std::net::SocketAddr,
-    ) -> Result<Response<Body>, Error> {
+    ) -> Result<Response, Error> {
         let resolved = self.binding.get(self.binding_timeout).await.ok_or_else(|| {
             let limit = show_duration(self.binding_timeout);
             let text = format!("Exceeded {limit} binding timeout while resolving name: {}", self.path);
@@ -290,14 +290,14 @@ impl PathStack {
             let table = || self.base_dtab.concat(&self.local_dtab);
             leaf.way.get_or_init(|| spans::way(&table(), &self.path, bound.client.id())).clone()
         };
-        spans::bound(ctx, bound.client.id(), bound.residual.as_ref(), way);
+        spans::bound(ctx, bound.client.id(), bound.residual.as_deref(), way);
         let attempt = Attempt {
             head,
             body,
             full,
             ctx,
             service: &self.path,
-            residual: bound.residual.as_ref(),
+            residual: bound.residual.as_deref(),
             classify,
             given_up,
             service_stats: &leaf.service_stats,

@@ -24,12 +24,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::{
-    HeaderName, HeaderValue, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
-    request::Parts,
-};
-use hyper::body::Incoming;
+use http::{HeaderName, StatusCode, Version};
 use l5d_router::{
     clock,
     error::{Error, Kind},
@@ -40,7 +35,12 @@ use l5d_telemetry::{Counter, GaugeGuard, Level, Scope, Spread, Stat};
 use tokio::time::Instant;
 
 use crate::{
-    body::{Body, CollectError, collect},
+    body::{Body, CollectError, Incoming, collect},
+    codec::{
+        RequestHead, Response,
+        headers::{Present, text},
+        parse::{Length, has_token},
+    },
     ctx::Ctx,
     duration::show_duration,
     filters::{
@@ -49,13 +49,11 @@ use crate::{
         deadline::{self, Deadlines},
         forwarded::Forwarded,
     },
-    headers::{self, Present},
+    headers::{self, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING},
     identifiers::describe,
-    io::Received,
     respond::{self, ErrorLimits},
     router::HttpRouter,
     spans,
-    stack::client::{ClosedStream, content_length, head_bytes},
     stats::{ConnectionStats, MessageStats, StatusStats},
 };
 
@@ -68,8 +66,6 @@ pub(crate) struct ServerRules {
     pub(crate) forwarded: Option<Forwarded>,
     pub(crate) timestamp_header: Option<HeaderName>,
     pub(crate) max_call_depth: usize,
-    pub(crate) max_initial_line_bytes: usize,
-    pub(crate) max_header_bytes: usize,
     pub(crate) compression: Compression,
     pub(crate) error_limits: ErrorLimits,
 }
@@ -163,8 +159,6 @@ pub(crate) struct Peer {
     pub(crate) connection_label: Arc<str>,
     /// What became of the deadlines that came with its requests.
     pub(crate) deadlines: Arc<Deadlines>,
-    /// What came on it last.
-    pub(crate) received: Arc<Received>,
 }
 
 impl ServerStack {
@@ -207,16 +201,18 @@ impl ServerStack {
     }
 
     /// Answers a request. The future may be dropped at any await: the requester went away, and is counted.
-    pub(crate) async fn call(self: &Arc<Self>, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
-        let (mut head, incoming) = request.into_parts();
-        if let Some(status) = self.wire_error(&head) {
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        peer: &Peer,
+        mut head: RequestHead,
+        length: Length,
+        incoming: Option<Incoming>,
+    ) -> Response {
+        if let Some(status) = wire_error(&head) {
             return respond::wire(status);
         }
-        let present = Present::of(&head.headers);
-        if present.has(Present::CONTENT_LENGTH) && has_two_lengths(&head, peer) {
-            return respond::wire(StatusCode::BAD_REQUEST);
-        }
-        let body = match self.body(&head, present, incoming).await {
+        let present = head.headers.present();
+        let body = match self.body(length, incoming).await {
             Ok(body) => body,
             Err(status) => return respond::wire(status),
         };
@@ -224,78 +220,48 @@ impl ServerStack {
         let arrived = Arrived { stack: self, began, answered: false };
         let method = head.method.clone();
         let closes = head.version == Version::HTTP_10
-            && !head.headers.get(CONNECTION).is_some_and(|v| headers::has_token(v, "keep-alive"));
+            && !head.headers.get(CONNECTION).is_some_and(|v| has_token(v, "keep-alive"));
         let accepts = present.has(Present::ACCEPT_ENCODING).then(|| self.rules.compression.accepted(&head)).flatten();
         let mut response = self.answer(peer, &mut head, present, body, began).await;
         if self.rules.clear_context {
             clear(&mut response);
         }
-        let status = response.status();
+        let status = response.status;
         if method == http::Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            response.headers_mut().remove(TRANSFER_ENCODING);
+            response.headers.remove(TRANSFER_ENCODING);
             if status == StatusCode::NO_CONTENT {
-                response.headers_mut().remove(CONTENT_LENGTH);
+                response.headers.remove(CONTENT_LENGTH);
             }
         } else {
             self.rules.compression.apply(accepts, &method, &mut response);
         }
         if closes {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers.set(CONNECTION, "close");
         }
-        respond::say_reason(&mut response);
         arrived.answer(&response);
-        if response.body().is_stream() {
+        if response.body.is_stream() {
             let stack = Arc::clone(self);
-            let body = response.body_mut();
+            let body = &mut response.body;
             body.watch(self.messages.response_stream.open());
             body.on_failure(move || {
                 stack.stream_failures.count_with_total("failures", Kind::ChannelClosed.chain());
             });
-        } else if let Some(ClosedStream(bytes)) = response.extensions_mut().remove() {
+        } else if let Some(bytes) = response.closed_stream {
             self.messages.response_stream.open().chunk(bytes);
-        } else if let Some(bytes) = response.body().as_full() {
+        } else if let Some(bytes) = response.body.as_full() {
             self.messages.response_bytes.add(bytes.len() as u64);
-        }
-        if status == StatusCode::NOT_MODIFIED && response.headers().contains_key(CONTENT_LENGTH) {
-            *response.body_mut() = Body::unsaid();
         }
         response
     }
 
-    /// What is refused before anything counts it (§2.1).
-    fn wire_error(&self, head: &Parts) -> Option<StatusCode> {
-        let target = head.uri.path_and_query().map_or(0, |p| p.as_str().len())
-            + head.uri.authority().map_or(0, |a| a.as_str().len());
-        if head.method.as_str().len() + target + " ".len() * 2 + "HTTP/1.1".len() > self.rules.max_initial_line_bytes {
-            return Some(StatusCode::URI_TOO_LONG);
-        }
-        if head_bytes(&head.headers) > self.rules.max_header_bytes {
-            return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-        }
-        // Without any name that comes twice, which is the rule, there is nothing to look up.
-        let several_hosts =
-            || head.headers.len() > head.headers.keys_len() && head.headers.get_all(HOST).iter().nth(1).is_some();
-        if !head.uri.path().is_ascii() || several_hosts() {
-            return Some(StatusCode::BAD_REQUEST);
-        }
-        if head.method == http::Method::CONNECT {
-            return Some(StatusCode::METHOD_NOT_ALLOWED);
-        }
-        None
-    }
-
     /// The request's body: held whole when it is short and of known length, streamed otherwise.
-    async fn body(&self, head: &Parts, present: Present, incoming: Incoming) -> Result<Body, StatusCode> {
+    async fn body(&self, length: Length, incoming: Option<Incoming>) -> Result<Body, StatusCode> {
+        let Some(mut incoming) = incoming else { return Ok(Body::empty()) };
         let limits = self.router.message_limits();
-        let length = if present.has(Present::CONTENT_LENGTH) { content_length(&head.headers).unwrap_or(0) } else { 0 };
-        let chunked = present.has(Present::TRANSFER_ENCODING);
-        if limits.streaming && (chunked || length > limits.buffer_bytes) {
+        if limits.streaming && !matches!(length, Length::Known(n) if n <= limits.buffer_bytes) {
             return Ok(Body::stream(incoming));
         }
-        if length == 0 && !chunked {
-            return Ok(Body::empty());
-        }
-        match collect(incoming, i32::MAX as u64).await {
+        match collect(&mut incoming, i32::MAX as u64).await {
             Ok(bytes) => Ok(Body::full(bytes)),
             Err(CollectError::TooLong) => Err(StatusCode::PAYLOAD_TOO_LARGE),
             Err(CollectError::Broken(_)) => Err(StatusCode::BAD_REQUEST),
@@ -305,11 +271,11 @@ impl ServerStack {
     async fn answer(
         self: &Arc<Self>,
         peer: &Peer,
-        head: &mut Parts,
+        head: &mut RequestHead,
         present: Present,
         mut body: Body,
         began: Instant,
-    ) -> Response<Body> {
+    ) -> Response {
         let limits = self.rules.error_limits;
         let ctx =
             if self.rules.clear_context { Ok(Ctx::cleared(&mut head.headers)) } else { Ctx::take(&mut head.headers) };
@@ -324,7 +290,7 @@ impl ServerStack {
         };
         // `Expect: 100-continue` has been answered by the time the request is forwarded; any other is passed on.
         if present.has(Present::EXPECT)
-            && head.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+            && head.headers.get(EXPECT).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"))
         {
             head.headers.remove(EXPECT);
         }
@@ -333,9 +299,7 @@ impl ServerStack {
         }
         if let Some(name) = &self.rules.timestamp_header {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            if let Ok(now) = HeaderValue::from_str(&now.to_string()) {
-                head.headers.append(name.clone(), now);
-            }
+            head.headers.add(name.as_str(), now.to_string());
         }
         if present.has(Present::VIA) && headers::via_depth(&head.headers) > self.rules.max_call_depth {
             let text = format!(
@@ -389,14 +353,15 @@ impl ServerStack {
         response
     }
 
-    async fn limited(&self, peer: &Peer, head: &mut Parts, mut ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
+    async fn limited(&self, peer: &Peer, head: &mut RequestHead, mut ctx: Ctx, body: Body) -> Result<Response, Error> {
         let _permit = match &self.concurrency {
             None => None,
             Some(c) => Some(Permit::take(c).ok_or_else(|| Error::new(Kind::Rejected, ""))?),
         };
         // Above the time-out, whose own deadline is none that came with the request.
         peer.deadlines.pass(ctx.deadline, clock::now());
-        let Some(limit) = self.rules.timeout else { return self.route(peer, head, ctx, body).await };
+        // Boxed, so that the futures above, which are moved into one another, are small.
+        let Some(limit) = self.rules.timeout else { return Box::pin(self.route(peer, head, ctx, body)).await };
         let (recording, trace) = (ctx.recording.clone(), ctx.trace);
         let gave_up = Arc::new(AtomicBool::new(false));
         ctx.server_gave_up = Some(Arc::clone(&gave_up));
@@ -417,61 +382,55 @@ impl ServerStack {
         })
     }
 
-    async fn route(&self, peer: &Peer, head: &mut Parts, ctx: Ctx, body: Body) -> Result<Response<Body>, Error> {
+    async fn route(&self, peer: &Peer, head: &mut RequestHead, ctx: Ctx, body: Body) -> Result<Response, Error> {
         absolute_form(head);
         let name = self.router.identify(head).map_err(|reason| {
             spans::unidentified(&ctx);
-            let text = format!("Unknown destination: {} / {reason}", describe(&head.method, head, peer.addr));
+            let text = format!("Unknown destination: {} / {reason}", describe(head, peer.addr));
             Error::new(Kind::Unidentified, text)
         })?;
         spans::identified(&ctx, self.router.label(), &name, self.router.shown_dtab());
-        if !head.headers.contains_key(HOST) && head.version == Version::HTTP_11 {
-            head.headers.insert(HOST, HeaderValue::from_static(""));
+        if !head.headers.contains(HOST) && head.version == Version::HTTP_11 {
+            head.headers.add(HOST, "");
         }
         Ok(self.router.call(name, ctx, head, body, peer.addr).await)
     }
 }
 
-/// Whether a request says twice how long its body is, be it the same: of lines that are equal hyper leaves one.
-fn has_two_lengths(head: &Parts, peer: &Peer) -> bool {
-    let target = head.uri.path_and_query().map_or("", |p| p.as_str());
-    head.version == Version::HTTP_11
-        && peer.received.has_two_lengths(head.method.as_str().as_bytes(), target.as_bytes())
+/// What is refused before anything counts it (§2.1, §2.3).
+fn wire_error(head: &RequestHead) -> Option<StatusCode> {
+    if head.headers.all(HOST).nth(1).is_some() {
+        return Some(StatusCode::BAD_REQUEST);
+    }
+    (head.method == http::Method::CONNECT).then_some(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 /// `GET http://host/p` means `Host: host` and `/p`; what follows is named and forwarded by that (§2.3).
-fn absolute_form(head: &mut Parts) {
-    let Some(authority) = head.uri.authority() else { return };
-    let Ok(host) = HeaderValue::from_str(authority.as_str()) else { return };
-    let target = head.uri.path_and_query().map_or("", |p| p.as_str());
-    let rooted = if target.starts_with('/') { target.parse() } else { format!("/{target}").parse() };
-    let Ok(uri) = rooted else { return };
-    head.headers.insert(HOST, host);
-    head.uri = uri;
+fn absolute_form(head: &mut RequestHead) {
+    let Some((authority, target)) = head.target.authority() else { return };
+    head.headers.set(HOST, authority);
+    head.target = target;
 }
 
 /// Whether a response counts as a success: by the verdict of the stack below or behind, else by its status.
-fn succeeded(response: &Response<Body>) -> bool {
-    let class = response.headers().get(headers::SUCCESS_CLASS).and_then(|v| match v.as_bytes() {
+fn succeeded(response: &Response) -> bool {
+    let class = response.headers.get(headers::SUCCESS_CLASS).and_then(|v| match v {
         b"1.0" => Some(1.0), // as this proxy writes it
-        _ => v.to_str().ok()?.parse::<f64>().ok(),
+        _ => text(v)?.parse::<f64>().ok(),
     });
     match class {
         Some(class) => class > 0.0,
-        None => !response.status().is_server_error(),
+        None => !response.status.is_server_error(),
     }
 }
 
 /// What leaves a server with `clearContext`: no `l5d-*` header, and no body that tells of the inside (§6.4).
-fn clear(response: &mut Response<Body>) {
-    if response.headers().contains_key(headers::ERR) {
-        *response.body_mut() = Body::empty();
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+fn clear(response: &mut Response) {
+    if response.headers.contains(headers::ERR) {
+        response.body = Body::empty();
+        response.headers.set(CONTENT_LENGTH, "0");
     }
-    let mine: Vec<_> = response.headers().keys().filter(|k| k.as_str().starts_with("l5d-")).cloned().collect();
-    for name in mine {
-        response.headers_mut().remove(name);
-    }
+    response.headers.remove_prefixed("l5d-");
 }
 
 /// A request that has arrived and not been answered yet. Dropped without an answer it counts as Linkerd counts a
@@ -483,9 +442,9 @@ struct Arrived<'a> {
 }
 
 impl Arrived<'_> {
-    fn answer(mut self, response: &Response<Body>) {
+    fn answer(mut self, response: &Response) {
         self.answered = true;
-        self.stack.status.response(response.status(), clock::since(self.began));
+        self.stack.status.response(response.status, clock::since(self.began));
     }
 }
 

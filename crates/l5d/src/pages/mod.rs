@@ -6,9 +6,8 @@ mod tracing;
 
 use std::{collections::HashSet, sync::Arc};
 
-use http::Request;
 use l5d_admin::{Handler, Response};
-use l5d_http::HttpRouter;
+use l5d_http::{HttpRouter, RequestHead, Target};
 use l5d_naming::Namer;
 use l5d_telemetry::trace::Tracing;
 use serde_json::{Map, Value, json};
@@ -70,12 +69,14 @@ pub(crate) fn identifier(routers: Vec<Arc<HttpRouter>>) -> Handler {
     Handler::of("/", move |request| {
         let mut all = Map::new();
         for router in &routers {
-            let mut head = Request::new(()).into_parts().0;
-            head.method = request.method.clone();
-            head.uri = request.uri.clone();
-            head.version = request.version;
-            head.headers = request.headers.clone();
-            let found = match router.identify(&mut head) {
+            let head = Target::read(&request.uri.to_string()).map(|target| RequestHead {
+                method: request.method.clone(),
+                target,
+                version: request.version,
+                headers: request.headers.iter().collect(),
+            });
+            let found = head.ok_or_else(|| "the target can't be read".to_owned());
+            let found = match found.and_then(|mut head| router.identify(&mut head)) {
                 Err(reason) => json!({ "error": reason }),
                 Ok(path) if router.base_dtab().is_empty() => json!({ "path": path.show() }),
                 Ok(path) => json!({ "path": path.show(), "dtab": router.base_dtab().to_string() }),

@@ -195,7 +195,7 @@ fn refusals(seen: &Seen) {
     }
 }
 
-/// Endpoints that close connections at moments of their own: some requests meet one that has just been closed.
+/// Endpoints that reset connections at moments of their own: some requests meet one that has just been reset.
 fn stale_connections(seen: &Seen) {
     let (raw, port) = (Raw::start(), free_port());
     let stage = Stage::start(
@@ -209,22 +209,29 @@ fn stale_connections(seen: &Seen) {
         ),
     );
     std::thread::spawn(move || {
-        // Each of them answers one request and closes a little later.
-        for wait in (0..1500).step_by(70).cycle() {
+        // Each of them answers one request and closes a little later, without having read its body: that resets it.
+        for wait in (0..300).step_by(20).cycle() {
             let Some(mut upstream) = raw.next() else { return };
-            read_head(&mut upstream);
-            write(&mut upstream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-            let from = Instant::now();
-            while from.elapsed() < Duration::from_micros(wait) {
-                std::hint::spin_loop();
-            }
+            std::thread::spawn(move || {
+                read_head(&mut upstream);
+                write(&mut upstream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                let from = Instant::now();
+                while from.elapsed() < Duration::from_micros(wait) {
+                    std::hint::spin_loop();
+                }
+            });
         }
     });
+    let mut callers: Vec<_> = (0..32).map(|_| connect(port)).collect();
     wait_until("a request to meet a closed connection", || {
-        let mut caller = connect(port);
-        for _ in 0..200 {
-            // What meets an endpoint that closes on it is a 502.
-            caller.get("x", "/").expect("an answer");
+        // Many at once: while a worker is busy with the first, connections that others will take are reset.
+        for _ in 0..20 {
+            for caller in &mut callers {
+                caller.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nunread").expect("l5d reads");
+            }
+            for caller in &mut callers {
+                caller.reply("POST").expect("an answer"); // what meets an endpoint that closes on it is a 502
+            }
         }
         stage.has_moved("client", "retries/cannot_retry")
     });

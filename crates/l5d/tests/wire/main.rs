@@ -12,6 +12,7 @@ mod compression;
 mod connections;
 mod contexts;
 mod diagnostic;
+mod exchanges;
 mod failures;
 mod headers;
 mod identify;

@@ -1,0 +1,451 @@
+//! The header lines of one message, as bytes.
+//!
+//! One buffer holds the text as it came in, with names in the case and lines in the order that the sender chose (Linkerd's
+//! Netty keeps both); a short list tells where each line's name and value are in it. What is added is written behind. To
+//! send the head again is then nearly one copy, and a message costs two allocations however many lines it has. Looking a
+//! name up compares its length and three of its letters with those of each line, in one number ([`tag`]): a message has few
+//! lines, and a real hash would cost more.
+
+use std::fmt;
+
+/// Spare room for what a proxy adds to a head: names, trace, `Via`.
+const ROOM: usize = 512;
+const ROOM_FOR_LINES: usize = 8;
+
+/// Header lines in order. Names are compared without regard to case, and given in lower case by this program.
+#[derive(Default)]
+pub struct Headers {
+    text: Vec<u8>,
+    lines: Vec<Line>,
+    seen: Present,
+}
+
+#[derive(Clone, Copy)]
+struct Line {
+    name: u32,
+    value: u32,
+    value_len: u32,
+    name_len: u32,
+    tag: u32,
+    /// Whether the text around is `name: value CRLF`, so that it can be copied as it is.
+    plain: bool,
+}
+
+impl Line {
+    fn name<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        &text[self.name as usize..][..self.name_len as usize]
+    }
+
+    fn value<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        &text[self.value as usize..][..self.value_len as usize]
+    }
+
+    #[inline]
+    fn is(&self, text: &[u8], name: &str, tag: u32) -> bool {
+        self.tag == tag && self.name(text).eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// Where the line ends, if it is plain.
+    fn end(&self) -> usize {
+        (self.value + self.value_len) as usize + 2
+    }
+}
+
+/// What names have in common that are the same but for case: length and three letters.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "names that differ by 256 bytes are told apart by the names")]
+fn tag(name: &[u8]) -> u32 {
+    let letter = |at: usize| u32::from(name.get(at).copied().unwrap_or(0) | 0x20);
+    let length = name.len();
+    (length as u8 as u32) | letter(0) << 8 | letter(length.wrapping_sub(1)) << 16 | letter(length / 2) << 24
+}
+
+impl Headers {
+    /// No lines.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The lines that were read out of `text`, which is no longer than `u32` can tell.
+    pub(super) fn received(text: &[u8], lines: &[httparse::Header<'_>]) -> Self {
+        let mut this = Self {
+            text: Vec::with_capacity(text.len() + ROOM),
+            lines: Vec::with_capacity(lines.len() + ROOM_FOR_LINES),
+            seen: Present::default(),
+        };
+        this.text.extend_from_slice(text);
+        let offset = |part: *const u8| part.addr() - text.as_ptr().addr();
+        for line in lines {
+            let (name, value) = (offset(line.name.as_ptr()), offset(line.value.as_ptr()));
+            let value = if line.value.is_empty() { (name + line.name.len() + 2).min(text.len()) } else { value };
+            let end = value + line.value.len();
+            let plain = value == name + line.name.len() + 2
+                && text.get(value - 1) == Some(&b' ')
+                && text.get(end..end + 2) == Some(b"\r\n");
+            this.push(name, line.name.len(), value, line.value.len(), plain);
+        }
+        this
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "heads are shorter: HeadLimits sees to it")]
+    fn push(&mut self, name: usize, name_len: usize, value: usize, value_len: usize, plain: bool) {
+        let shown = &self.text[name..name + name_len];
+        self.seen.note(shown);
+        let tag = tag(shown);
+        self.lines.push(Line {
+            name: name as u32,
+            value: value as u32,
+            value_len: value_len as u32,
+            name_len: name_len as u32,
+            tag,
+            plain,
+        });
+    }
+
+    fn write(&mut self, name: &[u8], value: &[u8]) -> (usize, usize) {
+        let at = self.text.len();
+        self.text.reserve(name.len() + value.len() + 4);
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(b": ");
+        let from = self.text.len();
+        self.text.extend_from_slice(value);
+        if value.iter().fold(false, |bad, &b| bad | is_control(b)) {
+            // Nothing that a value is made of can end its line.
+            self.text[from..].iter_mut().filter(|b| is_control(**b)).for_each(|b| *b = b' ');
+        }
+        self.text.extend_from_slice(b"\r\n");
+        (at, from)
+    }
+
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Which of the headers that some layer looks for may be there: what has once been there counts.
+    pub(crate) fn present(&self) -> Present {
+        self.seen
+    }
+
+    /// The value of the first line of that name, which is in lower case.
+    #[inline]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        let tag = tag(name.as_bytes());
+        self.lines.iter().find(|line| line.is(&self.text, name, tag)).map(|line| line.value(&self.text))
+    }
+
+    /// The same as text, if it is ASCII.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(text)
+    }
+
+    /// The values of all lines of that name.
+    #[inline]
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let tag = tag(name.as_bytes());
+        self.lines.iter().filter(move |line| line.is(&self.text, name, tag)).map(|line| line.value(&self.text))
+    }
+
+    /// Whether there is a line of that name.
+    #[inline]
+    pub fn contains(&self, name: &str) -> bool {
+        let tag = tag(name.as_bytes());
+        self.lines.iter().any(|line| line.is(&self.text, name, tag))
+    }
+
+    /// Each line's name, in the case it has, and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.lines
+            .iter()
+            .map(|line| (std::str::from_utf8(line.name(&self.text)).unwrap_or_default(), line.value(&self.text)))
+    }
+
+    /// Makes `value` the only one of that name. Control characters in it become blanks.
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let tag = tag(name.as_bytes());
+        let Some(first) = self.lines.iter().position(|line| line.is(&self.text, name, tag)) else {
+            return self.add(name, value);
+        };
+        let value = value.as_ref();
+        let (at, from) = self.write(name.as_bytes(), value);
+        self.push(at, name.len(), from, value.len(), true);
+        if let Some(line) = self.lines.pop() {
+            self.lines[first] = line;
+        }
+        let text = &self.text;
+        let mut at = 0;
+        self.lines.retain(|line| {
+            at += 1;
+            at - 1 <= first || !line.is(text, name, tag)
+        });
+    }
+
+    /// Adds a line. Control characters in its value become blanks.
+    pub fn add(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        let (at, from) = self.write(name.as_bytes(), value);
+        self.push(at, name.len(), from, value.len(), true);
+    }
+
+    /// Removes all lines of that name.
+    pub fn remove(&mut self, name: &str) {
+        let (text, tag) = (&self.text, tag(name.as_bytes()));
+        if let Some(first) = self.lines.iter().position(|line| line.is(text, name, tag)) {
+            self.lines.remove(first);
+            // What follows has hardly ever a second one.
+            if self.lines[first..].iter().any(|line| line.is(text, name, tag)) {
+                self.lines.retain(|line| !line.is(text, name, tag));
+            }
+        }
+    }
+
+    /// Removes all lines whose name begins with `prefix`, which is in lower case.
+    pub fn remove_prefixed(&mut self, prefix: &str) {
+        let text = &self.text;
+        self.lines.retain(|line| {
+            let name = line.name(text);
+            !name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix.as_bytes()))
+        });
+    }
+
+    /// What the lines take in HTTP/1.1's form.
+    pub fn wire_len(&self) -> usize {
+        self.lines.iter().map(|line| (line.name_len + line.value_len) as usize + 4).sum()
+    }
+
+    /// Writes the lines in HTTP/1.1's form.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let mut lines = self.lines.iter().peekable();
+        while let Some(line) = lines.next() {
+            if !line.plain {
+                out.extend_from_slice(line.name(&self.text));
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(line.value(&self.text));
+                out.extend_from_slice(b"\r\n");
+                continue;
+            }
+            // Lines that stand one behind the other are one copy.
+            let mut end = line.end();
+            while let Some(next) = lines.next_if(|next| next.plain && next.name as usize == end) {
+                end = next.end();
+            }
+            out.extend_from_slice(&self.text[line.name as usize..end]);
+        }
+    }
+}
+
+impl Clone for Headers {
+    /// With room for what is added to a copy.
+    fn clone(&self) -> Self {
+        let mut text = Vec::with_capacity(self.text.len() + ROOM / 2);
+        text.extend_from_slice(&self.text);
+        let mut lines = Vec::with_capacity(self.lines.len() + ROOM_FOR_LINES);
+        lines.extend_from_slice(&self.lines);
+        Self { text, lines, seen: self.seen }
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(lines: I) -> Self {
+        let mut this = Self::new();
+        for (name, value) in lines {
+            this.add(name.as_ref(), value);
+        }
+        this
+    }
+}
+
+/// A value as text, if it is ASCII without control characters but tabs.
+pub(crate) fn text(value: &[u8]) -> Option<&str> {
+    value.is_ascii().then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+/// What may not be in a value (RFC 9110 §5.5).
+fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
+/// Which of the headers that some layer looks for a message has.
+///
+/// Nearly every message has none of nearly all of them. The names are looked at once, when they come in, and whoever would
+/// look for one asks here first.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Present(u16);
+
+impl Present {
+    /// Something between proxies: `l5d-…`, `finagle-…`.
+    pub(crate) const CONTEXT: u16 = 1;
+    pub(crate) const VIA: u16 = 1 << 1;
+    pub(crate) const EXPECT: u16 = 1 << 2;
+    pub(crate) const ACCEPT_ENCODING: u16 = 1 << 3;
+    pub(crate) const CONTENT_LENGTH: u16 = 1 << 4;
+    pub(crate) const TRANSFER_ENCODING: u16 = 1 << 5;
+    pub(crate) const CONNECTION: u16 = 1 << 6;
+    pub(crate) const KEEP_ALIVE: u16 = 1 << 7;
+    pub(crate) const TE: u16 = 1 << 8;
+    pub(crate) const TRAILER: u16 = 1 << 9;
+    pub(crate) const UPGRADE: u16 = 1 << 10;
+    pub(crate) const PROXY_AUTHENTICATE: u16 = 1 << 11;
+    pub(crate) const PROXY_AUTHORIZATION: u16 = 1 << 12;
+    pub(crate) const FORWARDED_CLIENT_CERT: u16 = 1 << 13;
+
+    /// Whether one of these is there.
+    pub(crate) fn has(self, any: u16) -> bool {
+        self.0 & any != 0
+    }
+
+    /// By length first, and by the whole name only where that fits.
+    fn note(&mut self, name: &[u8]) {
+        let is = |what: &str, kind: u16| if name.eq_ignore_ascii_case(what.as_bytes()) { kind } else { 0 };
+        let begins = |what: &str| name.get(..what.len()).is_some_and(|n| n.eq_ignore_ascii_case(what.as_bytes()));
+        if matches!(name.first(), Some(b'l' | b'L' | b'f' | b'F')) && (begins("l5d-") || begins("finagle-")) {
+            self.0 |= Self::CONTEXT;
+            return;
+        }
+        self.0 |= match name.len() {
+            2 => is("te", Self::TE),
+            3 => is("via", Self::VIA),
+            6 => is("expect", Self::EXPECT),
+            7 => is("trailer", Self::TRAILER) | is("upgrade", Self::UPGRADE),
+            10 => is("connection", Self::CONNECTION) | is("keep-alive", Self::KEEP_ALIVE),
+            14 => is("content-length", Self::CONTENT_LENGTH),
+            15 => is("accept-encoding", Self::ACCEPT_ENCODING),
+            17 => is("transfer-encoding", Self::TRANSFER_ENCODING),
+            18 => is("proxy-authenticate", Self::PROXY_AUTHENTICATE),
+            19 => is("proxy-authorization", Self::PROXY_AUTHORIZATION),
+            23 => is("x-forwarded-client-cert", Self::FORWARDED_CLIENT_CERT),
+            _ => 0,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Headers {
+        let mut lines = [httparse::EMPTY_HEADER; 32];
+        let (_, lines) = httparse::parse_headers(text.as_bytes(), &mut lines).unwrap().unwrap();
+        Headers::received(text.as_bytes(), lines)
+    }
+
+    fn written(headers: &Headers) -> String {
+        let mut out = Vec::new();
+        headers.encode(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn order_and_case_are_kept() {
+        let mut headers = read("Host: a\r\nX-One:  1 \r\nCookie: a=b\r\nx-one: 2\r\nEmpty:\r\nETag: \"x\"\r\n\r\n");
+        assert_eq!(written(&headers), "Host: a\r\nX-One: 1\r\nCookie: a=b\r\nx-one: 2\r\nEmpty: \r\nETag: \"x\"\r\n");
+        assert_eq!(headers.wire_len(), written(&headers).len());
+        assert_eq!(headers.get("x-one"), Some(b"1".as_slice()));
+        assert_eq!(headers.all("x-one").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(headers.get("empty"), Some(b"".as_slice()));
+        headers.set("x-one", "3");
+        headers.add("via", "1.1 linkerd");
+        headers.remove("host");
+        assert_eq!(written(&headers), "x-one: 3\r\nCookie: a=b\r\nEmpty: \r\nETag: \"x\"\r\nvia: 1.1 linkerd\r\n");
+        assert_eq!(headers.len(), 5);
+    }
+
+    #[test]
+    fn a_value_cannot_end_its_line() {
+        let mut headers = Headers::new();
+        headers.add("x", "a\r\nb: c\0\u{7f}\td");
+        assert_eq!(written(&headers), "x: a  b: c  \td\r\n");
+    }
+
+    #[test]
+    fn prefixes_are_removed_in_any_case() {
+        let mut headers = read("L5d-A: 1\r\nHost: a\r\nl5d-b: 2\r\nl5\r: \r\n\r\n".replace("l5\r: \r\n", "").as_str());
+        headers.remove_prefixed("l5d-");
+        assert_eq!(written(&headers), "Host: a\r\n");
+    }
+
+    #[test]
+    fn one_look_tells_what_is_there() {
+        for (name, kind) in [
+            ("connection", Present::CONNECTION),
+            ("te", Present::TE),
+            ("trailer", Present::TRAILER),
+            ("upgrade", Present::UPGRADE),
+            ("proxy-authenticate", Present::PROXY_AUTHENTICATE),
+            ("proxy-authorization", Present::PROXY_AUTHORIZATION),
+            ("transfer-encoding", Present::TRANSFER_ENCODING),
+            ("content-length", Present::CONTENT_LENGTH),
+            ("accept-encoding", Present::ACCEPT_ENCODING),
+            ("expect", Present::EXPECT),
+            ("via", Present::VIA),
+            ("x-forwarded-client-cert", Present::FORWARDED_CLIENT_CERT),
+            ("l5d-dtab", Present::CONTEXT),
+            ("l5d-reqid-x", Present::CONTEXT),
+            ("finagle-http-retryable-request", Present::CONTEXT),
+            ("host", 0),
+            ("keep-alive", Present::KEEP_ALIVE),
+            ("date", 0),
+            ("forwarded", 0),
+        ] {
+            for name in [name.to_owned(), name.to_ascii_uppercase()] {
+                let headers: Headers = [("x-other", "x"), (name.as_str(), "x")].into_iter().collect();
+                assert_eq!(headers.present(), Present(kind), "{name}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Against the plainest list that does the same.
+        #[test]
+        fn is_a_list_of_lines(
+            received in prop::collection::vec(("[a-cA-C]{1,2}", "[x-z ]{0,3}"), 0..8),
+            changes in prop::collection::vec((0..4u8, "[a-c]{1,2}", "[x-z]{0,3}"), 0..8),
+        ) {
+            let text: String = received.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+            let mut headers = read(&format!("{text}\r\n"));
+            let mut plain: Vec<(String, String)> =
+                received.iter().map(|(n, v)| (n.clone(), v.trim().to_owned())).collect();
+            for (what, name, value) in &changes {
+                let same = |(n, _): &(String, String)| n.eq_ignore_ascii_case(name);
+                match what {
+                    0 => headers.add(name, value),
+                    1 => headers.set(name, value),
+                    2 => headers.remove(name),
+                    _ => headers.remove_prefixed(name),
+                }
+                match what {
+                    0 => plain.push((name.clone(), value.clone())),
+                    1 => match plain.iter().position(same) {
+                        None => plain.push((name.clone(), value.clone())),
+                        Some(at) => {
+                            plain[at] = (name.clone(), value.clone());
+                            let mut index = 0;
+                            plain.retain(|line| { index += 1; index - 1 <= at || !same(line) });
+                        }
+                    },
+                    2 => plain.retain(|line| !same(line)),
+                    _ => plain.retain(|(n, _)| !n.to_ascii_lowercase().starts_with(name.as_str())),
+                }
+            }
+            let expected: String = plain.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+            prop_assert_eq!(written(&headers), expected);
+            for name in ["a", "b", "ab", "ca"] {
+                let first = plain.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_bytes());
+                prop_assert_eq!(headers.get(name), first);
+                prop_assert_eq!(headers.contains(name), first.is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! A server's end of a connection: heads of requests come out of it, and their streamed bodies.
+//!
+//! One task serves a connection, and what it does while a request is under way may need the socket, too: a streamed request's
+//! body is read by whoever forwards it. So both hold the [`Wire`], which is locked for the moment of a read or a write.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{StatusCode, Version};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::{
+    client::push_length,
+    framing::{BadChunk, Decoder, Step},
+    message::{RequestHead, Response},
+    output::Output,
+    parse::{self, Framing, HeadLimits, Length},
+};
+use crate::{
+    headers::{CONNECTION, CONTENT_LENGTH},
+    io::CountedIo,
+    respond,
+};
+
+/// A head is read by pieces of this length, to the stack.
+pub(super) const HEAD_PIECE: usize = 8 * 1024;
+/// A body is read by pieces of at most this length.
+pub(super) const BODY_PIECE: usize = 64 * 1024;
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    io: CountedIo,
+    /// What has come and not been used.
+    input: BytesMut,
+    /// What is left of the body of the request under way.
+    body: Decoder,
+    /// Whether somebody has the body, to read it.
+    is_lent: bool,
+    /// Who waits for the end of the body.
+    waiter: Option<Waker>,
+}
+
+/// A wire, shared by the connection's task and the body of its request.
+pub(crate) type SharedWire = Arc<Mutex<Wire>>;
+
+/// What came instead of a request.
+#[derive(Debug)]
+pub(crate) enum NoRequest {
+    /// The end of the connection, well or not.
+    Closed,
+    /// What can't be taken for a request; the status tells why, and these are the bytes.
+    Refused(StatusCode, BytesMut),
+}
+
+pub(crate) fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
+    wire.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Wire {
+    pub(crate) fn new(io: CountedIo) -> Self {
+        Self { io, input: BytesMut::new(), body: Decoder::Length(0), is_lent: false, waiter: None }
+    }
+
+    /// Whether a request has begun to come.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// The next request's head.
+    pub(crate) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: HeadLimits,
+    ) -> Poll<Result<(RequestHead, Framing), NoRequest>> {
+        let mut tried = 0;
+        loop {
+            // A head ends with the end of a line: without one there is nothing but its length to look at.
+            if !self.input[tried..].contains(&b'\n') {
+                if let Err(status) = parse::incomplete(&self.input, limits) {
+                    return Poll::Ready(Err(self.refuse(status)));
+                }
+            } else {
+                match parse::request(&self.input, limits) {
+                    Ok(Some((head, framing, used))) => {
+                        self.input.advance(used);
+                        if self.input.is_empty() {
+                            self.input = BytesMut::new();
+                        }
+                        return Poll::Ready(Ok(self.begin(head, framing)));
+                    }
+                    Ok(None) => {}
+                    Err(status) => return Poll::Ready(Err(self.refuse(status))),
+                }
+            }
+            tried = self.input.len();
+            let mut place = [const { MaybeUninit::uninit() }; HEAD_PIECE];
+            let mut piece = ReadBuf::uninit(&mut place);
+            if ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece)).is_err() || piece.filled().is_empty() {
+                return Poll::Ready(Err(NoRequest::Closed));
+            }
+            let bytes = piece.filled();
+            if !self.input.is_empty() {
+                self.input.extend_from_slice(bytes);
+                continue;
+            }
+            match parse::request(bytes, limits) {
+                Ok(Some((head, framing, used))) => {
+                    self.input.extend_from_slice(&bytes[used..]);
+                    return Poll::Ready(Ok(self.begin(head, framing)));
+                }
+                Ok(None) => {
+                    self.input.extend_from_slice(bytes);
+                    tried = self.input.len();
+                }
+                Err(status) => {
+                    self.input.extend_from_slice(bytes);
+                    return Poll::Ready(Err(self.refuse(status)));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, head: RequestHead, framing: Framing) -> (RequestHead, Framing) {
+        self.body = Decoder::new(framing.length);
+        self.is_lent = false;
+        (head, framing)
+    }
+
+    fn refuse(&mut self, status: StatusCode) -> NoRequest {
+        NoRequest::Refused(status, std::mem::take(&mut self.input))
+    }
+
+    /// Ready when the peer has gone, while nothing but the next request can come from it.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // One request ahead is enough to have; and what has come of a body is its reader's.
+        if !self.body.is_done() || !self.input.is_empty() {
+            return Poll::Pending;
+        }
+        let mut place = [const { MaybeUninit::uninit() }; HEAD_PIECE];
+        let mut piece = ReadBuf::uninit(&mut place);
+        match ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece)) {
+            Ok(()) if !piece.filled().is_empty() => {
+                self.input.extend_from_slice(piece.filled());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Ready when the body of the request has been read, or nobody is going to; whether it has been.
+    pub(crate) fn poll_body_over(&mut self, cx: &Context<'_>) -> Poll<bool> {
+        if !self.body.is_done() {
+            if self.is_lent {
+                self.waiter = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            // What has come of it already is passed over.
+            while matches!(self.body.decode(&mut self.input), Ok(Step::Data(_))) {}
+        }
+        Poll::Ready(self.body.is_done())
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            match self.body.decode(&mut self.input) {
+                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(data))),
+                Ok(Step::End) => return Poll::Ready(None),
+                Err(BadChunk) => {
+                    return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::InvalidData, "a chunk has no size"))));
+                }
+                Ok(Step::More) => {}
+            }
+            match ready!(poll_more(&mut self.io, &mut self.input, self.body.wanted(BODY_PIECE), cx)) {
+                Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                Ok(_) => {}
+                Err(e) => return Poll::Ready(Some(Err(e))),
+            }
+        }
+    }
+
+    pub(crate) fn poll_flush(&mut self, output: &mut Output, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        output.poll_flush(&mut self.io, cx)
+    }
+
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Takes what comes and forgets it. Ready at the end of the connection.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        self.input = BytesMut::new();
+        loop {
+            let mut place = [const { MaybeUninit::uninit() }; HEAD_PIECE];
+            let mut piece = ReadBuf::uninit(&mut place);
+            let ended = ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece)).is_err();
+            let length = piece.filled().len();
+            *left = left.saturating_sub(length);
+            if ended || length == 0 || *left == 0 {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// Reads more of a body, of which `wanted` bytes may come.
+pub(super) fn poll_more(
+    io: &mut CountedIo,
+    input: &mut BytesMut,
+    wanted: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if input.capacity() - input.len() < wanted.min(BODY_PIECE / 4) {
+        input.reserve(wanted);
+    }
+    let read = pin!(io.read_buf(input)).poll(cx);
+    if read.is_pending() && input.is_empty() {
+        *input = BytesMut::new(); // whoever waits keeps no buffer
+    }
+    read
+}
+
+/// The body of a request, read from its connection when it is asked for.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    wire: SharedWire,
+    is_done: bool,
+}
+
+impl RequestBody {
+    /// The body of the request whose head came last.
+    pub(crate) fn of(wire: &SharedWire) -> Self {
+        lock(wire).is_lent = true;
+        Self { wire: Arc::clone(wire), is_done: false }
+    }
+
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let mut wire = lock(&self.wire);
+        let polled = wire.poll_data(cx);
+        self.is_done = wire.body.is_done();
+        if self.is_done
+            && let Some(waiter) = wire.waiter.take()
+        {
+            waiter.wake();
+        }
+        polled
+    }
+
+    /// Whether the last of it has been given out.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_done
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let mut wire = lock(&self.wire);
+        wire.is_lent = false;
+        if let Some(waiter) = wire.waiter.take() {
+            waiter.wake();
+        }
+    }
+}
+
+/// What of a request its response depends on.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) is_head: bool,
+    /// HTTP/1.0.
+    pub(crate) is_old: bool,
+}
+
+impl Asked {
+    /// Where there was no request that could be read.
+    pub(crate) const NOTHING: Self = Self { is_head: false, is_old: true };
+}
+
+impl Response {
+    /// Its head on the wire, and how its body is framed; `None` where there is none, whatever the head says (§13.3).
+    pub(crate) fn encode(&self, asked: &Asked) -> (Vec<u8>, Option<Length>) {
+        let body = self.body.as_full();
+        let room = self.headers.wire_len() + body.map_or(0, |bytes| bytes.len().min(1024)) + 96;
+        let mut head = Vec::with_capacity(room);
+        head.extend_from_slice(if self.version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        head.extend_from_slice(self.status.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(respond::reason(self.status).as_bytes());
+        head.extend_from_slice(b"\r\n");
+        self.headers.encode(&mut head);
+        let bodiless = asked.is_head
+            || self.status.is_informational()
+            || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let mut length = (!bodiless).then_some(Length::NONE);
+        if !bodiless && !self.headers.contains(CONTENT_LENGTH) {
+            if let Some(bytes) = body {
+                push_length(&mut head, bytes.len());
+            } else if asked.is_old || self.version == Version::HTTP_10 {
+                length = Some(Length::UntilClose);
+            } else {
+                length = Some(Length::Chunked);
+                head.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+        }
+        if self.version == Version::HTTP_10 && !self.headers.contains(CONNECTION) && length != Some(Length::UntilClose)
+        {
+            head.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        (head, length)
+    }
+}
