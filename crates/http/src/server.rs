@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     body::Incoming,
     codec::{
+        headers::Present,
         output::Sending,
         parse::{HeadLimits, Length},
         server::{Asked, NoRequest, RequestBody, SharedWire, Wire, lock},
@@ -152,15 +153,18 @@ impl HttpServer {
             Some(tls) => {
                 let began = Instant::now();
                 // Boxed, so that the room of a handshake is no part of every connection.
-                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(async {
-                    // Whoever does not begin a handshake is not told of it in TLS: the connection just ends.
-                    let mut first = [0];
-                    if tcp.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
-                        swallow(&tcp);
-                        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "this is not TLS"));
-                    }
-                    tls.accept(tcp).await
-                }))
+                let accepted = tokio::time::timeout(
+                    HANDSHAKE_TIMEOUT,
+                    Box::pin(async {
+                        // Whoever does not begin a handshake is not told of it in TLS: the connection just ends.
+                        let mut first = [0];
+                        if tcp.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+                            swallow(&tcp);
+                            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "this is not TLS"));
+                        }
+                        tls.accept(tcp).await
+                    }),
+                )
                 .await;
                 let ok = matches!(accepted, Ok(Ok(_)));
                 stats.handshake(ok, began.elapsed());
@@ -253,11 +257,10 @@ impl HttpServer {
             });
             let Some(mut response) = answered.await else { return End::Gone };
             drop(answer);
-            let mut stays = framing.keep_alive && !response.headers.contains(CONNECTION);
-            if stays && (draining || drain.is_started()) {
-                stays = false;
-            }
-            if !stays && !response.headers.contains(CONNECTION) {
+            // What concerned the connection to the endpoint is gone: the layers above want this one closed.
+            let closes = response.headers.present().has(Present::CONNECTION) && response.headers.contains(CONNECTION);
+            let stays = framing.keep_alive && !closes && !draining && !drain.is_started();
+            if !stays && !closes {
                 response.headers.add(CONNECTION, "close");
             }
             let (head, length) = response.encode(&asked);

@@ -54,10 +54,13 @@ impl Line {
 /// What names have in common that are the same but for case: length and three letters.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "names that differ by 256 bytes are told apart by the names")]
-fn tag(name: &[u8]) -> u32 {
-    let letter = |at: usize| u32::from(name.get(at).copied().unwrap_or(0) | 0x20);
+const fn tag(name: &[u8]) -> u32 {
     let length = name.len();
-    (length as u8 as u32) | letter(0) << 8 | letter(length.wrapping_sub(1)) << 16 | letter(length / 2) << 24
+    if length == 0 {
+        return 0;
+    }
+    let letters = [name[0], name[length - 1], name[length / 2]];
+    u32::from_le_bytes([length as u8, letters[0] | 0x20, letters[1] | 0x20, letters[2] | 0x20])
 }
 
 impl Headers {
@@ -90,8 +93,8 @@ impl Headers {
     #[expect(clippy::cast_possible_truncation, reason = "heads are shorter: HeadLimits sees to it")]
     fn push(&mut self, name: usize, name_len: usize, value: usize, value_len: usize, plain: bool) {
         let shown = &self.text[name..name + name_len];
-        self.seen.note(shown);
         let tag = tag(shown);
+        self.seen.note(shown, tag);
         self.lines.push(Line {
             name: name as u32,
             value: value as u32,
@@ -109,7 +112,7 @@ impl Headers {
         self.text.extend_from_slice(b": ");
         let from = self.text.len();
         self.text.extend_from_slice(value);
-        if value.iter().fold(false, |bad, &b| bad | is_control(b)) {
+        if may_have_control(value) {
             // Nothing that a value is made of can end its line.
             self.text[from..].iter_mut().filter(|b| is_control(**b)).for_each(|b| *b = b' ');
         }
@@ -276,6 +279,19 @@ fn is_control(byte: u8) -> bool {
     (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
+/// Whether there is a control character, or a tab, in it: eight bytes at a time.
+fn may_have_control(value: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES * 0x80;
+    let below = |x: u64, than: u64| x.wrapping_sub(ONES * than) & !x & HIGH;
+    let (eights, rest) = value.as_chunks::<8>();
+    let found = eights.iter().fold(0, |found, eight| {
+        let x = u64::from_ne_bytes(*eight);
+        found | below(x, 0x20) | below(x ^ (ONES * 0x7f), 1)
+    });
+    found != 0 || rest.iter().any(|b| is_control(*b))
+}
+
 /// Which of the headers that some layer looks for a message has.
 ///
 /// Nearly every message has none of nearly all of them. The names are looked at once, when they come in, and whoever would
@@ -305,29 +321,58 @@ impl Present {
         self.0 & any != 0
     }
 
-    /// By length first, and by the whole name only where that fits.
-    fn note(&mut self, name: &[u8]) {
-        let is = |what: &str, kind: u16| if name.eq_ignore_ascii_case(what.as_bytes()) { kind } else { 0 };
-        let begins = |what: &str| name.get(..what.len()).is_some_and(|n| n.eq_ignore_ascii_case(what.as_bytes()));
-        if matches!(name.first(), Some(b'l' | b'L' | b'f' | b'F')) && (begins("l5d-") || begins("finagle-")) {
-            self.0 |= Self::CONTEXT;
+    /// By tag first, and by the whole name only where that fits.
+    fn note(&mut self, name: &[u8], tag: u32) {
+        if let [b'l' | b'L' | b'f' | b'F', ..] = name {
+            let begins = |what: &str| name.get(..what.len()).is_some_and(|n| n.eq_ignore_ascii_case(what.as_bytes()));
+            if begins("l5d-") || begins("finagle-") {
+                self.0 |= Self::CONTEXT;
+            }
             return;
         }
-        self.0 |= match name.len() {
-            2 => is("te", Self::TE),
-            3 => is("via", Self::VIA),
-            6 => is("expect", Self::EXPECT),
-            7 => is("trailer", Self::TRAILER) | is("upgrade", Self::UPGRADE),
-            10 => is("connection", Self::CONNECTION) | is("keep-alive", Self::KEEP_ALIVE),
-            14 => is("content-length", Self::CONTENT_LENGTH),
-            15 => is("accept-encoding", Self::ACCEPT_ENCODING),
-            17 => is("transfer-encoding", Self::TRANSFER_ENCODING),
-            18 => is("proxy-authenticate", Self::PROXY_AUTHENTICATE),
-            19 => is("proxy-authorization", Self::PROXY_AUTHORIZATION),
-            23 => is("x-forwarded-client-cert", Self::FORWARDED_CLIENT_CERT),
-            _ => 0,
+        macro_rules! known {
+            ($($name:literal => $kind:ident),* $(,)?) => {
+                match tag {
+                    $(known::$kind if name.eq_ignore_ascii_case($name.as_bytes()) => Self::$kind,)*
+                    _ => 0,
+                }
+            };
+        }
+        self.0 |= known! {
+            "te" => TE,
+            "via" => VIA,
+            "expect" => EXPECT,
+            "trailer" => TRAILER,
+            "upgrade" => UPGRADE,
+            "connection" => CONNECTION,
+            "keep-alive" => KEEP_ALIVE,
+            "content-length" => CONTENT_LENGTH,
+            "accept-encoding" => ACCEPT_ENCODING,
+            "transfer-encoding" => TRANSFER_ENCODING,
+            "proxy-authenticate" => PROXY_AUTHENTICATE,
+            "proxy-authorization" => PROXY_AUTHORIZATION,
+            "x-forwarded-client-cert" => FORWARDED_CLIENT_CERT,
         };
     }
+}
+
+/// The tags of the names that [`Present`] knows.
+mod known {
+    use super::tag;
+
+    pub(super) const TE: u32 = tag(b"te");
+    pub(super) const VIA: u32 = tag(b"via");
+    pub(super) const EXPECT: u32 = tag(b"expect");
+    pub(super) const TRAILER: u32 = tag(b"trailer");
+    pub(super) const UPGRADE: u32 = tag(b"upgrade");
+    pub(super) const CONNECTION: u32 = tag(b"connection");
+    pub(super) const KEEP_ALIVE: u32 = tag(b"keep-alive");
+    pub(super) const CONTENT_LENGTH: u32 = tag(b"content-length");
+    pub(super) const ACCEPT_ENCODING: u32 = tag(b"accept-encoding");
+    pub(super) const TRANSFER_ENCODING: u32 = tag(b"transfer-encoding");
+    pub(super) const PROXY_AUTHENTICATE: u32 = tag(b"proxy-authenticate");
+    pub(super) const PROXY_AUTHORIZATION: u32 = tag(b"proxy-authorization");
+    pub(super) const FORWARDED_CLIENT_CERT: u32 = tag(b"x-forwarded-client-cert");
 }
 
 #[cfg(test)]
