@@ -1,23 +1,25 @@
-//! The binding caches: what was built for a key is kept while it is used, and for a while after.
+//! A binding cache that every request asks: what was built for a key is kept while it is used, and for a while after.
 //!
-//! A router has four of them (path, tree, bound, client), each with the counters `misses`, `evicts`, `expires` and
-//! `oneshots` under `bindcache/<name>`. The rules are contract (http-behaviour §5, Finagle's `ServiceFactoryCache`): a
-//! miss in a full cache evicts the entry that has been idle longest; if none is idle, a value is built for this one use
-//! ("one-shot"). A sweep, once per idle time, lets go of what was idle longer than that, but of the last entry never.
-//! Idle is an entry that no [`CacheLease`] holds. A value that left the cache ends when its last lease does: its `Drop`
-//! closes pools and prunes metrics. The cache owns no timer and does not know what it keeps.
+//! A router has one of them, for logical names, and three [linked](crate::linked_cache) ones below it (tree, bound,
+//! client), each with the counters `misses`, `evicts`, `expires` and `oneshots` under `bindcache/<name>`. The rules are
+//! contract (http-behaviour §5, Finagle's `ServiceFactoryCache`): a miss in a full cache evicts the entry that has been
+//! idle longest; if none is idle, a value is built for this one use ("one-shot"). A sweep, once per idle time, lets go of
+//! what was idle longer than that, but of the last entry never. Idle is an entry that no [`CacheLease`] holds. A value
+//! that left the cache ends when its last lease does: its `Drop` closes pools and prunes metrics. The cache owns no timer
+//! and does not know what it keeps.
 //!
 //! # How a hit stays cheap
 //!
-//! Every request looks up about four hot keys, on every worker at once. So a hit writes to no memory another worker
-//! writes to: the entries are in small tables that are replaced, never changed ([`ArcSwap`], by hash), and each entry has
-//! a hold for each worker, made when that worker first uses it; a lease is a clone of that worker's `Arc<Hold>`. The
-//! reference counts of its holds are what tells whether an entry is idle. A hit is one hash of the key, one table probe
-//! and one increment in a cache line of the worker's own; giving it back is one store and one decrement there.
+//! Every request looks up a hot key, on every worker at once. So a hit writes to no memory another worker writes to: the
+//! entries are in small tables that are replaced, never changed ([`ArcSwap`], by hash), and each entry has a hold for each
+//! worker, made when that worker first uses it; a lease is a clone of that worker's `Arc<Hold>`. The reference counts of
+//! its holds are what tells whether an entry is idle. A hit is one hash of the key, one table probe and one increment in a
+//! cache line of the worker's own; giving it back is one store and one decrement there.
 //!
 //! Misses are serialised by a mutex, look for an entry to evict by walking all of them, let it end and build their value
-//! under that mutex (two workers never build for one key), and copy one table of about sixty-four entries: microseconds. A lookup that raced with
-//! the eviction of its entry uses the evicted value once more, as a lease taken a moment earlier would.
+//! under that mutex (two workers never build for one key), and copy one table of about sixty-four entries: microseconds.
+//! A lookup that raced with the eviction of its entry uses the evicted value once more, as a lease taken a moment earlier
+//! would.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -71,6 +73,28 @@ impl CacheStats {
             expires: scope.counter("expires"),
             oneshots: scope.counter("oneshots"),
         }
+    }
+
+    pub(crate) fn missed(&self) {
+        self.misses.incr();
+    }
+
+    pub(crate) fn evicted(&self) {
+        self.evicts.incr();
+    }
+
+    pub(crate) fn expired(&self, entries: usize) {
+        self.expires.add(entries as u64);
+    }
+
+    pub(crate) fn served_once(&self) {
+        self.oneshots.incr();
+    }
+
+    /// Misses, evicts, expires, one-shots.
+    #[cfg(test)]
+    pub(crate) fn values(&self) -> [u64; 4] {
+        [&self.misses, &self.evicts, &self.expires, &self.oneshots].map(Counter::value)
     }
 }
 
@@ -142,19 +166,19 @@ impl<K, V> Cache<K, V> {
         if let Some(entry) = self.table(hash).load().find(hash, key) {
             return entry.lease(worker, self.origin);
         }
-        self.stats.misses.incr();
+        self.stats.missed();
         let room = if *len < self.capacity {
             *len += 1;
             true
         } else if let Some(idlest) = self.longest_idle() {
-            self.stats.evicts.incr();
+            self.stats.evicted();
             self.remove(&[Arc::clone(&idlest)]);
-            // It ends before the new value is built: what only the old one leased of the next cache is idle then, and
+            // It ends before the new value is built: what only the old one used of the next cache is idle then, and
             // makes room there.
             drop(idlest);
             true
         } else {
-            self.stats.oneshots.incr();
+            self.stats.served_once();
             false
         };
         let key = key.to_key();
@@ -190,7 +214,7 @@ impl<K, V> Cache<K, V> {
         let expired: Vec<Arc<Entry<K, V>>> = expired.into_iter().map(|(_, entry)| entry).collect();
         self.remove(&expired);
         *len -= expired.len();
-        self.stats.expires.add(expired.len() as u64);
+        self.stats.expired(expired.len());
         // What expired ends only now, without the lock.
         drop(len);
     }
@@ -467,8 +491,7 @@ mod tests {
 
         /// Misses, evicts, expires, one-shots.
         fn counts(&self) -> [u64; 4] {
-            let stats = &self.cache.stats;
-            [&stats.misses, &stats.evicts, &stats.expires, &stats.oneshots].map(Counter::value)
+            self.cache.stats.values()
         }
 
         fn alive(&self) -> usize {

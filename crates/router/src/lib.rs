@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 mod ema;
 pub mod error;
+pub mod linked_cache;
 pub mod retry;
 pub mod stats;
 mod windowed;
