@@ -13,14 +13,16 @@ use std::{
 use l5d_naming::{Bound as BoundName, Dtab, Interpreter, NameTree, Path};
 use l5d_net::{ServerTls, TcpSampler};
 use l5d_router::{
-    cache::{Cache, CacheLease, CacheStats},
-    clock, worker,
+    cache::{Cache, CacheStats},
+    clock,
+    linked_cache::{Found, Link, LinkedCache},
+    worker,
 };
 use l5d_telemetry::{GaugeGuard, MetricsTree, Scope, trace::Tracing};
 use tokio::time::Instant;
 
 use crate::{
-    binding::Binding,
+    binding::{Binding, Current},
     body::Body,
     classifiers::Classifier,
     codec::{RequestHead, Response, parse::HeadLimits},
@@ -35,12 +37,12 @@ use crate::{
     identifiers::{FirstOf, Identification, Identifier},
     propagators::{self, Propagator},
     respond::ErrorLimits,
-    scopes::{Scoped, Scopes},
+    scopes::Scopes,
     server::{ConnectionRules, HttpServer},
     settings::{ClientRules, ServiceRules},
     spans,
     stack::{
-        bound::{Bound, Choice, Leaf},
+        bound::{Bound, Leaf, LeafLink, Made, SharedClient},
         client::{Client, ClientParams, MessageLimits},
         path::{PathStack, Service},
         server::{ServerRules, ServerStack},
@@ -120,11 +122,12 @@ struct PathKey {
 
 /// The three lower caches, and what it takes to fill them.
 struct Lower {
-    /// By binding and tree: two bindings are never the same to Finagle, and each is counted.
-    trees: Cache<(u64, String), Choice>,
-    /// By binding, id and residual.
-    bounds: Cache<(u64, Path, Path), Bound>,
-    clients: Cache<Path, Arc<Scoped<Arc<Client>>>>,
+    /// By binding and tree: two bindings are never the same to Finagle, and each is counted. What a tree comes to is
+    /// its binding's own.
+    trees: LinkedCache<(u64, String), ()>,
+    /// By binding, id and residual: the header that tells the residual.
+    bounds: LinkedCache<(u64, Path, Path), Option<Arc<str>>>,
+    clients: LinkedCache<Path, SharedClient>,
     next_binding: AtomicU64,
     client_scopes: Arc<Scopes<Arc<Client>>>,
     client_rules: ClientRules,
@@ -184,14 +187,13 @@ impl HttpRouter {
         let bindcache = scope.scope("bindcache");
         let stats = |name: &str| CacheStats::new(&bindcache.scope(name));
         let (ttl, workers) = (caches.idle_ttl, context.workers);
-        // The control thread asks the lower caches; it counts as one more worker.
         let paths = Cache::new(caches.paths.get(), ttl, workers, stats("path"));
         let label: Arc<str> = config.label.as_str().into();
         let base_dtab = Arc::new(config.dtab.clone());
         let lower = Arc::new(Lower {
-            trees: Cache::new(caches.trees.get(), ttl, 1, stats("tree")),
-            bounds: Cache::new(caches.bounds.get(), ttl, 1, stats("bound")),
-            clients: Cache::new(caches.clients.get(), ttl, 1, stats("client")),
+            trees: LinkedCache::new(caches.trees.get(), ttl, stats("tree")),
+            bounds: LinkedCache::new(caches.bounds.get(), ttl, stats("bound")),
+            clients: LinkedCache::new(caches.clients.get(), ttl, stats("client")),
             next_binding: AtomicU64::new(0),
             client_scopes: Scopes::new(scope.scope("client")),
             client_rules: ClientRules::new(&config.client),
@@ -383,9 +385,10 @@ impl HttpRouter {
         let key = PathKey { path: name, local_dtab };
         let build = |key: &PathKey| self.path_stack(&key.path, &ctx.local_dtab);
         let stack = self.paths.acquire(worker::index(), &key, clock::now(), build);
-        let mut response = stack.call(ctx, head, body, peer).await;
+        let mut picked = None;
+        let mut response = stack.call(ctx, head, body, peer, &mut picked).await;
         if response.body.is_stream() {
-            response.body.keep(stack);
+            response.body.keep((stack, picked));
         }
         response
     }
@@ -401,7 +404,7 @@ impl HttpRouter {
             Arc::clone(&self.base_dtab),
             service,
             Binding::follow(activity, &self.runtime),
-            Box::new(move |tree| lower.tree(binding_id, tree)),
+            Box::new(move |tree, name, home| lower.leaf(binding_id, tree, name, home)),
             self.error_limits,
             self.binding_timeout,
         )
@@ -415,36 +418,26 @@ impl std::fmt::Debug for HttpRouter {
 }
 
 impl Lower {
-    /// The clients behind a bound tree.
-    fn tree(self: &Arc<Self>, binding: u64, tree: &NameTree<BoundName>) -> CacheLease<Choice> {
-        let now = Instant::now();
+    /// The way from a binding over its tree to one of the tree's names, or to nowhere, for the choice at `home`.
+    fn leaf(&self, binding: u64, tree: &NameTree<BoundName>, name: Option<&BoundName>, home: Weak<Current>) -> Made {
+        let now = clock::now();
+        let way = LeafLink::new(now, home);
+        let link: Arc<dyn Link> = Arc::<LeafLink>::clone(&way);
         let mut shown = String::new();
         show(tree, &mut shown);
-        self.trees.acquire(0, &(binding, shown), now, |_| self.choice(binding, tree, now))
-    }
-
-    fn choice(self: &Arc<Self>, binding: u64, tree: &NameTree<BoundName>, now: Instant) -> Choice {
-        match tree {
-            NameTree::Leaf(name) => Choice::One(Leaf::new(self.bound(binding, name, now))),
-            NameTree::Alt(trees) => trees.first().map_or(Choice::None, |t| self.choice(binding, t, now)),
-            NameTree::Union(trees) => {
-                let ways: Vec<_> = trees.iter().map(|(weight, t)| (*weight, self.choice(binding, t, now))).collect();
-                if ways.is_empty() { Choice::None } else { Choice::Union(ways.into()) }
-            }
-            NameTree::Neg | NameTree::Fail | NameTree::Empty => Choice::None,
-        }
-    }
-
-    fn bound(self: &Arc<Self>, binding: u64, name: &BoundName, now: Instant) -> CacheLease<Bound> {
-        let bound = self.bounds.acquire(0, &(binding, name.id.clone(), name.residual.clone()), now, |_| {
-            let client = self.clients.acquire(0, &name.id, now, |_| self.client(name));
-            Bound::new(client, &name.residual)
+        let mut kept = self.trees.acquire(&(binding, shown), &link, now, || ()).kept;
+        let bound = name.map(|name| {
+            let key = (binding, name.id.clone(), name.residual.clone());
+            let bound = self.bounds.acquire(&key, &link, now, || residual(&name.residual));
+            let client: Found<SharedClient> = self.clients.acquire(&name.id, &link, now, || self.client(name));
+            client.value.rebind(&name.addr);
+            kept &= bound.kept && client.kept;
+            Bound { client: client.value, residual: bound.value }
         });
-        bound.client.rebind(&name.addr);
-        bound
+        Made { leaf: Leaf::new(bound, way), kept }
     }
 
-    fn client(self: &Arc<Self>, name: &BoundName) -> Arc<Scoped<Arc<Client>>> {
+    fn client(&self, name: &BoundName) -> SharedClient {
         self.client_scopes.get(&name.id, |scope| {
             let params = ClientParams {
                 settings: Arc::new(self.client_rules.settings(&name.id)),
@@ -458,6 +451,11 @@ impl Lower {
             Client::new(name.id.clone(), scope.clone(), &name.addr, name.synthetic, params, &self.runtime)
         })
     }
+}
+
+/// What of a name is not bound, as a header; there is none if all is.
+fn residual(path: &Path) -> Option<Arc<str>> {
+    (!path.is_empty()).then(|| path.show().into())
 }
 
 /// A tree as the key of the tree cache.

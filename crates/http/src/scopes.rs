@@ -59,6 +59,13 @@ pub(crate) struct Scoped<V> {
     home: Weak<Scopes<V>>,
 }
 
+impl<V> Scoped<V> {
+    /// Whether those that it was one of are no more, and their metrics neither.
+    pub(crate) fn is_homeless(&self) -> bool {
+        self.home.strong_count() == 0
+    }
+}
+
 impl<V> Deref for Scoped<V> {
     type Target = V;
 

@@ -65,10 +65,10 @@ use crate::{
     },
     headers::{self, CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING},
     propagators::Propagator,
-    scopes::{Scoped, Scopes},
+    scopes::Scopes,
     settings::ClientSettings,
     spans::{self, Sending},
-    stack::path::Classify,
+    stack::{bound::ServiceCounts, path::Classify},
     stats::{MessageStats, StatusStats},
     view::{ClientView, EndpointView},
 };
@@ -144,7 +144,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) classify: &'a dyn Classify,
     pub(crate) given_up: &'a GivenUp,
     /// The counts of the logical name beneath this client.
-    pub(crate) service_stats: &'a OnceLock<Arc<Scoped<Arc<RequestStats>>>>,
+    pub(crate) service_stats: &'a OnceLock<ServiceCounts>,
     pub(crate) peer: std::net::SocketAddr,
     /// How long a connection may be waited for.
     pub(crate) binding_timeout: Duration,

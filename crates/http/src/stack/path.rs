@@ -11,12 +11,14 @@
 //! 6. retries, within the name's budget; each binds anew, so that a changed binding or another branch is taken;
 //! 7. binding, which the total time-out therefore covers too.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use http::Method;
 use l5d_naming::{Bound as BoundName, Dtab, NameTree, Path};
 use l5d_router::{
-    cache::CacheLease,
     classify::Class,
     clock,
     error::{Error, Kind},
@@ -27,7 +29,7 @@ use l5d_telemetry::{Counter, GaugeGuard, Scope, Stat};
 use tokio::time::Instant;
 
 use crate::{
-    binding::{Binding, Resolved},
+    binding::{Binding, Current, Resolved},
     body::Body,
     classifiers::Classifier,
     codec::{RequestHead, Response},
@@ -39,7 +41,7 @@ use crate::{
     settings::ServiceSettings,
     spans,
     stack::{
-        bound::Choice,
+        bound::{Choice, Made, Picked},
         client::{Attempt, GivenUp},
     },
 };
@@ -142,8 +144,8 @@ pub(crate) struct PathStack {
     binding_timeout: Duration,
 }
 
-/// Finds or makes the clients of a bound tree.
-pub(crate) type Resolve = Box<dyn Fn(&NameTree<BoundName>) -> CacheLease<Choice> + Send + Sync>;
+/// Finds or makes what is at the end of a way: of one name of a bound tree, or of none.
+pub(crate) type Resolve = Box<dyn Fn(&NameTree<BoundName>, Option<&BoundName>, Weak<Current>) -> Made + Send + Sync>;
 
 impl PathStack {
     #[expect(clippy::too_many_arguments, reason = "called in one place, with one name each")]
@@ -161,13 +163,15 @@ impl PathStack {
         Self { path, local_dtab, base_dtab, dst_service, service, binding, resolve, limits, binding_timeout }
     }
 
-    /// Answers a request.
+    /// Answers a request. `picked` is the way it took last, in use while that is held: as long as a streamed response is
+    /// under way.
     pub(crate) async fn call(
         &self,
         mut ctx: Ctx,
         head: &mut RequestHead,
         body: Body,
         peer: std::net::SocketAddr,
+        picked: &mut Option<Picked>,
     ) -> Response {
         let version = head.version;
         head.headers.set(headers::DST_SERVICE, &self.dst_service);
@@ -178,10 +182,10 @@ impl PathStack {
         let counting =
             Counting { in_flight: Some(self.service.requests.begin()), began: clock::now(), given_up: &given_up };
         let (result, class) = match self.service.settings.total_timeout {
-            None => self.retried(&ctx, head, body, &given_up, peer).await,
+            None => self.retried(&ctx, head, body, &given_up, peer, picked).await,
             Some(limit) => {
                 ctx.limit(limit);
-                let mut calls = Box::pin(self.retried(&ctx, head, body, &given_up, peer));
+                let mut calls = Box::pin(self.retried(&ctx, head, body, &given_up, peer, picked));
                 match tokio::time::timeout(limit, &mut calls).await {
                     Ok(result) => result,
                     Err(_) => {
@@ -228,6 +232,7 @@ impl PathStack {
         body: Body,
         given_up: &GivenUp,
         peer: std::net::SocketAddr,
+        picked: &mut Option<Picked>,
     ) -> (Result<Response, Error>, Class) {
         let service = &self.service;
         let full = body.as_full().cloned();
@@ -238,7 +243,7 @@ impl PathStack {
         let mut retries = 0;
         service.budget.deposit(clock::now());
         let (result, class) = loop {
-            let result = self.attempt(ctx, head, &mut body, full.clone(), given_up, &classify, peer).await;
+            let result = self.attempt(ctx, head, &mut body, full.clone(), given_up, &classify, peer, picked).await;
             let class = classify.classify(&head.method, &result.as_ref());
             if !class.is_retryable() {
                 break (result, class);
@@ -248,6 +253,7 @@ impl PathStack {
                 break (result, class);
             }
             drop(result);
+            *picked = None;
             spans::retried(ctx);
             service.retries_total.incr();
             retries += 1;
@@ -271,21 +277,20 @@ impl PathStack {
         given_up: &GivenUp,
         classify: &dyn Classify,
         peer: std::net::SocketAddr,
+        picked: &mut Option<Picked>,
     ) -> Result<Response, Error> {
-        let resolved = self.binding.get(self.binding_timeout).await.ok_or_else(|| {
-            let limit = show_duration(self.binding_timeout);
-            let text = format!("Exceeded {limit} binding timeout while resolving name: {}", self.path);
-            Error::new(Kind::BindingTimeout, text)
-        })?;
-        let choice = match &*resolved {
-            Resolved::Tree(tree, choice) => choice.get_or_init(|| (self.resolve)(tree)),
-            Resolved::Failed(why) => {
-                return Err(Error::new(Kind::NamingFailed, why.as_ref()));
+        let way = loop {
+            if let Some(way) = self.pick() {
+                break way?;
             }
-            Resolved::Pending => unreachable!("the binding waits until it is no longer pending"),
+            if !self.binding.settled(self.binding_timeout).await {
+                let limit = show_duration(self.binding_timeout);
+                let text = format!("Exceeded {limit} binding timeout while resolving name: {}", self.path);
+                return Err(Error::new(Kind::BindingTimeout, text));
+            }
         };
-        let Some(leaf) = choice.pick() else { return Err(self.no_route()) };
-        let bound = &leaf.bound;
+        let leaf = &*picked.insert(way).leaf;
+        let Some(bound) = &leaf.bound else { return Err(self.no_route()) };
         let way = || {
             let table = || self.base_dtab.concat(&self.local_dtab);
             leaf.way.get_or_init(|| spans::way(&table(), &self.path, bound.client.id())).clone()
@@ -307,6 +312,19 @@ impl PathStack {
         // Boxed here: the futures above are moved into one another, and would all be as large as what is below.
         let called = Box::pin(bound.client.call(attempt)).await;
         called.map_err(|e| if e.kind == Kind::NoBrokers { self.no_route() } else { e })
+    }
+
+    /// One of the ways of what the name is bound to; `None` while that is not known.
+    fn pick(&self) -> Option<Result<Picked, Error>> {
+        match &**self.binding.now() {
+            Resolved::Pending => None,
+            Resolved::Failed(why) => Some(Err(Error::new(Kind::NamingFailed, why.as_ref()))),
+            Resolved::Tree(tree, choice) => {
+                let home = || Arc::downgrade(self.binding.current());
+                let choice = choice.get_or_init(|| Choice::of(tree));
+                Some(Ok(choice.pick(|name| (self.resolve)(tree, name, home()))))
+            }
+        }
     }
 
     /// What Linkerd says when a name leads nowhere (template A).

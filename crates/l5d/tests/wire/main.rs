@@ -8,6 +8,7 @@ mod access_log;
 mod admin;
 mod balance;
 mod bodies;
+mod caches;
 mod compression;
 mod connections;
 mod contexts;
