@@ -116,9 +116,14 @@ pub(crate) fn append_via(headers: &mut Headers, version: Version) {
     }
 }
 
-/// How many hops the first `Via` line names.
+/// How many hops the first `Via` line names, as `MaxCallDepthFilter` counts them: an empty line is one, and commas at the
+/// end are none (Java's `split`).
 pub(crate) fn via_depth(headers: &Headers) -> usize {
-    headers.get(VIA).map_or(0, |v| if v.is_empty() { 0 } else { v.split(|b| *b == b',').count() })
+    let Some(line) = headers.get(VIA) else { return 0 };
+    match line.iter().rposition(|b| *b != b',') {
+        Some(last) => line[..=last].split(|b| *b == b',').count(),
+        None => usize::from(line.is_empty()),
+    }
 }
 
 /// What `application/x-www-form-urlencoded` leaves as it is.
@@ -166,6 +171,17 @@ mod tests {
         assert_eq!(via_depth(&h), 2);
         append_via(&mut h, Version::HTTP_10);
         assert_eq!(h.text(VIA), Some("1.0 bob, 1.1 mary, 1.0 linkerd"));
+    }
+
+    #[test]
+    fn hops_are_counted_as_java_splits() {
+        for (line, hops) in [("", 1), (",", 0), ("a", 1), ("a,", 1), ("a,,b,,", 3), (", a", 2)] {
+            let mut h = Headers::new();
+            h.add(VIA, line);
+            h.add(VIA, "c, d, e");
+            assert_eq!(via_depth(&h), hops, "{line:?}");
+        }
+        assert_eq!(via_depth(&Headers::new()), 0);
     }
 
     #[test]

@@ -88,6 +88,24 @@ fn calls_have_a_greatest_depth() {
     assert_eq!(upstream.requests().len(), 1);
 }
 
+/// §6.2, §7.2: of several `Via` lines only the first one counts and survives, on requests and on responses.
+#[test]
+fn of_several_via_lines_the_first_one_counts() {
+    let upstream = Upstream::start(|_| Response::ok("ok").header("Via", "1.1 near").header("Via", "1.1 far"));
+    let proxy = Setup::to(&upstream).server("maxCallDepth: 2").start();
+    let send = |lines: &[&str]| {
+        let lines: Vec<_> = [("host", "foo")].into_iter().chain(lines.iter().map(|line| ("via", *line))).collect();
+        proxy.request("GET", "/", &lines, b"")
+    };
+    let reply = send(&["hop1", "hop2, hop3, hop4"]);
+    assert_eq!(reply.status, 200);
+    assert_eq!(last(&upstream).headers.all("via").collect::<Vec<_>>(), ["hop1, 1.1 linkerd"]);
+    assert_eq!(reply.headers.all("via").collect::<Vec<_>>(), ["1.1 near, 1.1 linkerd"]);
+    assert_eq!(send(&["hop1, hop2, hop3", "hop4"]).status, 400);
+    assert_eq!(send(&["hop1, hop2,,"]).status, 200, "what ends with commas ends before them");
+    assert_eq!(upstream.requests().len(), 2);
+}
+
 /// §6.1: headers of Linkerd's that have no meaning on the way in pass.
 #[test]
 fn other_l5d_headers_pass() {
