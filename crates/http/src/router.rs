@@ -180,6 +180,7 @@ impl HttpRouter {
         };
         let limits = MessageLimits {
             header_bytes: config.max_headers,
+            initial_line_bytes: config.max_initial_line,
             streaming: config.streaming_enabled,
             buffer_bytes: config.stream_after_content_length,
         };

@@ -160,6 +160,8 @@ fn complete_request(
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
+    /// How long its first line was.
+    pub(crate) line_len: usize,
     pub(crate) headers: Headers,
 }
 
@@ -237,7 +239,9 @@ fn complete_response(
     };
     keep_alive &= body != Length::UntilClose;
     let framing = Framing { length: body, keep_alive, expects_continue: false };
-    Ok((ResponseHead { status, version, headers }, framing, length))
+    let line_end = if response.headers.is_empty() { "\r\n\r\n" } else { "\r\n" };
+    let line_len = lines_from(bytes, length, response.headers).saturating_sub(line_end.len());
+    Ok((ResponseHead { status, version, line_len, headers }, framing, length))
 }
 
 fn version(minor: Option<u8>) -> Version {
@@ -246,8 +250,12 @@ fn version(minor: Option<u8>) -> Version {
 
 /// The header lines of a head of `length` bytes.
 fn lines(bytes: &[u8], length: usize, lines: &[Header<'_>]) -> Headers {
-    let from = lines.first().map_or(length, |first| first.name.as_ptr().addr() - bytes.as_ptr().addr());
-    Headers::received(&bytes[from..length], lines)
+    Headers::received(&bytes[lines_from(bytes, length, lines)..length], lines)
+}
+
+/// Where they begin.
+fn lines_from(bytes: &[u8], length: usize, lines: &[Header<'_>]) -> usize {
+    lines.first().map_or(length, |first| first.name.as_ptr().addr() - bytes.as_ptr().addr())
 }
 
 /// Whether the sender leaves its connection open after this message (RFC 9112 §9.3).

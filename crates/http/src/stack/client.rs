@@ -83,6 +83,8 @@ const REQUEUE_SHARE: f64 = 0.2;
 pub(crate) struct MessageLimits {
     /// `maxHeadersKB` in bytes.
     pub(crate) header_bytes: usize,
+    /// `maxInitialLineKB` in bytes.
+    pub(crate) initial_line_bytes: usize,
     /// Whether longer bodies are streamed at all.
     pub(crate) streaming: bool,
     /// Bodies of known length up to this are held whole (`streamAfterContentLengthKB`).
@@ -747,6 +749,10 @@ impl Client {
         }
         if head.headers.wire_len() > self.limits.header_bytes {
             return Err(self.remote(Kind::BadResponse, &parse::too_long(self.limits.header_bytes), endpoint, trace));
+        }
+        if head.line_len > self.limits.initial_line_bytes {
+            let text = format!("the response's status line is longer than {} bytes", self.limits.initial_line_bytes);
+            return Err(self.remote(Kind::BadResponse, &text, endpoint, trace));
         }
         let bodiless = attempt.head.method == http::Method::HEAD
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

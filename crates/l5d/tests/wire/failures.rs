@@ -100,6 +100,23 @@ fn a_response_with_headers_beyond_the_limit_is_a_failure() {
     assert!(reply.headers.get("l5d-err").is_some());
 }
 
+/// §2.1: the same limit for a response's first line.
+#[test]
+fn a_status_line_beyond_the_limit_is_a_failure() {
+    let upstream = Upstream::start(|request| {
+        let reason = "x".repeat(request.target[1..].parse().expect("a length"));
+        Response::raw(format!("HTTP/1.1 200 {reason}\r\nContent-Length: 2\r\n\r\nok"))
+    });
+    for (keys, limit) in [("", 4_096), ("maxInitialLineKB: 2", 2_048)] {
+        let proxy = Setup::to(&upstream).and(keys).start();
+        let longest = limit - "HTTP/1.1 200 ".len();
+        assert_eq!(proxy.get("foo", &format!("/{longest}")).status, 200);
+        let reply = proxy.get("foo", &format!("/{}", longest + 1));
+        assert_eq!(reply.status, 502, "{}", reply.text());
+        assert!(reply.headers.get("l5d-err").is_some());
+    }
+}
+
 /// §13.1: what breaks off after its head ends the caller's connection.
 #[test]
 fn a_stream_that_breaks_off_ends_the_connection() {
