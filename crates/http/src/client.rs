@@ -317,7 +317,7 @@ impl Endpoint {
             connection: None,
             endpoint: Arc::clone(self),
             acquired_in: Duration::ZERO,
-            _lease: lease,
+            lease,
             _permit: permit,
             _in_use: InUse::new(&metrics.pool_size),
         };
@@ -680,7 +680,7 @@ pub(crate) struct Session {
     endpoint: Arc<Endpoint>,
     /// How long it was waited for, from the pick on; told by whoever waited.
     pub(crate) acquired_in: Duration,
-    _lease: Lease<Endpoint>,
+    lease: Lease<Endpoint>,
     _permit: Option<tokio::sync::OwnedSemaphorePermit>,
     _in_use: InUse,
 }
@@ -721,11 +721,19 @@ impl Session {
     }
 
     /// The exchange is over: the connection goes back to the pool.
-    pub(crate) fn release(mut self) {
-        let Some(Connection { parked, .. }) = self.connection.take() else { return };
-        if parked.wire.is_reusable() {
-            self.endpoint.park(parked);
+    pub(crate) fn release(self) {
+        drop(self.give_back());
+    }
+
+    /// The same, but the endpoint stays picked: what is left may be used for another session on it.
+    pub(crate) fn give_back(self) -> Lease<Endpoint> {
+        let Self { connection, endpoint, lease, .. } = self;
+        if let Some(Connection { parked, .. }) = connection
+            && parked.wire.is_reusable()
+        {
+            endpoint.park(parked);
         }
+        lease
     }
 
     fn wire(&mut self) -> &mut Wire {
@@ -760,6 +768,15 @@ impl ResponseBody {
     /// Goes on with the request, of which there may be more.
     pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
         self.session.wire().poll_upload(&mut self.exchange, cx);
+    }
+
+    /// The response was a refusal, and is over: as [`Session::give_back`], if the request is over, too.
+    pub(crate) fn give_back(self) -> Option<Lease<Endpoint>> {
+        if self.exchange.is_sent() {
+            return Some(self.session.give_back());
+        }
+        self.finish();
+        None
     }
 
     /// The response is over: the connection goes back to its pool, or does so when the request is over, too.

@@ -35,7 +35,7 @@ use http::{StatusCode, Version};
 use l5d_naming::{Addr, AddrWatch, Address, Path};
 use l5d_net::TcpSampler;
 use l5d_router::{
-    balance::{Balancer, Status},
+    balance::{Balancer, Lease, Status},
     clock,
     error::{Error, Kind},
     retry::RetryBudget,
@@ -150,6 +150,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) peer: std::net::SocketAddr,
     /// How long a connection may be waited for.
     pub(crate) binding_timeout: Duration,
+    /// The endpoint that has refused it unprocessed, and is asked again.
+    pub(crate) refused_by: Option<Lease<Endpoint>>,
 }
 
 /// A client: everything behind one bound id.
@@ -451,7 +453,10 @@ impl Client {
                     }
                     requeues += 1;
                     self.retries.requeues.incr();
-                    session = self.acquire_in_time(&attempt).await?;
+                    session = match attempt.refused_by.take() {
+                        Some(lease) => self.acquire_again(lease, &attempt).await?,
+                        None => self.acquire_in_time(&attempt).await?,
+                    };
                 }
                 other => break other,
             }
@@ -497,6 +502,16 @@ impl Client {
             );
             Err(Error::new(Kind::BindingTimeout, text))
         })
+    }
+
+    /// Another session on the endpoint that has refused the request: Finagle's requeues go over the session they have, which
+    /// asks neither the balancer nor failure accrual. If it has none any more, any endpoint will do.
+    async fn acquire_again(&self, lease: Lease<Endpoint>, attempt: &Attempt<'_>) -> Result<Session, Error> {
+        let endpoint = Arc::clone(lease.node());
+        match tokio::time::timeout(attempt.binding_timeout, endpoint.session(lease)).await {
+            Ok(Ok(session)) => Ok(session),
+            Ok(Err(_)) | Err(_) => self.acquire_in_time(attempt).await,
+        }
     }
 
     /// A session on some endpoint. A failure to connect is followed by another pick at once, as long as the balancer has
@@ -735,15 +750,18 @@ impl Client {
         mut head: ResponseHead,
         length: Length,
         (session, exchange): (Session, Exchange),
-        attempt: &Attempt<'_>,
+        attempt: &mut Attempt<'_>,
         endpoint: &Arc<Endpoint>,
         trace: &TraceId,
     ) -> Result<Response, Error> {
         let mut incoming = Incoming::Response(Box::new(session.body(length, exchange)));
         if let Some(e) = self.nack(&head, attempt) {
             // The body of a nack is nobody's: reading it keeps the connection.
-            if collect(&mut incoming, 64 * 1024).await.is_ok() {
-                incoming.finish();
+            let is_read = collect(&mut incoming, 64 * 1024).await.is_ok();
+            if let Incoming::Response(body) = incoming
+                && is_read
+            {
+                attempt.refused_by = body.give_back();
             }
             return Err(e);
         }

@@ -308,6 +308,7 @@ impl PathStack {
             service_stats: &leaf.service_stats,
             peer,
             binding_timeout: self.binding_timeout,
+            refused_by: None,
         };
         // Boxed here: the futures above are moved into one another, and would all be as large as what is below.
         let called = Box::pin(bound.client.call(attempt)).await;

@@ -210,6 +210,36 @@ fn nacks_are_sent_again() {
     proxy.wait_for_count(&format!("client/$/inet/127.1/{}/retries/requeues", upstream.port()), 2);
 }
 
+/// §10.3: a nacked request stays with the endpoint that it was sent to, and does not ask the balancer again.
+#[test]
+fn a_nack_is_sent_again_over_its_session() {
+    let busy = Upstream::start(|_| Response::new(503).header("finagle-http-nack", "true").body("no"));
+    let idle = ok();
+    let files = TempDir::new().expect("a temporary folder can be made");
+    let addresses = format!("127.0.0.1 {}\n127.0.0.1 {}\n", busy.port(), idle.port());
+    fs::write(files.path().join("foo"), addresses).expect("a file can be written");
+    let proxy = Setup::router("dtab: /svc => /#/io.l5d.fs")
+        .top(format!("namers: [{{kind: io.l5d.fs, rootDir: {}}}]", files.path().display()))
+        .start();
+    let mut downstream = proxy.connect();
+    let mut answered = 0;
+    while downstream.get("foo", "/").expect("an answer").status == 200 {
+        answered += 1;
+        assert!(answered < 60, "each of the two is picked");
+    }
+    assert_eq!((idle.requests().len(), busy.requests().len(), busy.connections()), (answered, 21, 1));
+    let client = "client/#/io.l5d.fs/foo";
+    proxy.wait_for_count(&format!("{client}/retries/requeues"), 20);
+    proxy.wait_for_count(&format!("{client}/retries/request_limit"), 1);
+    assert_eq!(proxy.count(&format!("{client}/loadbalancer/max_effort_exhausted")), 0);
+    assert_eq!(proxy.count(&format!("{client}/failure_accrual/removals")), 1);
+    // From now on it is passed over.
+    for _ in 0..20 {
+        assert_eq!(downstream.get("foo", "/").expect("an answer").status, 200);
+    }
+    assert_eq!(busy.requests().len(), 21);
+}
+
 /// §7.4: nacks that never end.
 #[test]
 fn a_nack_that_is_given_up_is_a_bad_gateway() {
