@@ -27,6 +27,9 @@ pub(crate) struct CountedIo {
     blocked_since: Option<Instant>,
 }
 
+/// What Netty's epoll transport throws when a peer resets a connection that is read from.
+const RESET: &[&str] = &["io.netty.channel.unix.Errors$NativeIoException"];
+
 impl CountedIo {
     pub(crate) fn new(stream: Stream, sampled: Sampled, stats: &Arc<ConnectionStats>, options: &SocketOptions) -> Self {
         Self {
@@ -100,7 +103,12 @@ impl AsyncRead for CountedIo {
                 }
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Err(e)) => Poll::Ready(Err(self.failed(e))),
+            Poll::Ready(Err(e)) => {
+                if e.kind() == io::ErrorKind::ConnectionReset {
+                    self.stats.exception(RESET);
+                }
+                Poll::Ready(Err(self.failed(e)))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

@@ -1,5 +1,6 @@
 //! How long connections live, on both sides (§13.4; `serverSession`, `clientSession`, `hostConnectionPool`).
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use l5d_testkit::{Response, Upstream, wait_until};
@@ -118,4 +119,26 @@ fn the_version_of_a_request_is_forwarded() {
         let (reply, _) = proxy.raw(format!("GET / {version}\r\nHost: foo\r\n\r\n"));
         assert_eq!((reply.status, last(&upstream).version.as_str()), (200, version));
     }
+}
+
+/// Metrics-catalog §1.2, `exn`: a peer that resets its connection is an exception of it, on both sides.
+#[test]
+fn a_reset_is_an_exception_of_the_connection() {
+    const RESET: &str = "exn/io.netty.channel.unix.Errors$NativeIoException";
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a free port of loopback can be bound");
+    let port = upstream.local_addr().expect("a bound socket has an address").port();
+    let proxy = Setup::router(format!("dtab: /svc/* => /$/inet/127.1/{port}")).start();
+    let server = format!("server/127.0.0.1/{}", proxy.server.port());
+    // What has been received and not read makes of a close a reset.
+    let mut downstream = proxy.connect();
+    downstream.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
+    let (stream, _) = upstream.accept().expect("l5d connects");
+    stream.peek(&mut [0]).expect("l5d asks");
+    drop(stream);
+    proxy.wait_for_count(&format!("client/$/inet/127.1/{port}/{RESET}"), 1);
+    downstream.socket().peek(&mut [0]).expect("an answer comes");
+    assert_eq!(proxy.count(&format!("{server}/{RESET}")), 0);
+    drop(downstream);
+    proxy.wait_for_count(&format!("{server}/{RESET}"), 1);
+    assert_eq!(proxy.count(&format!("{server}/closes")), 0, "it was the peer that closed");
 }
