@@ -142,3 +142,43 @@ fn a_reset_is_an_exception_of_the_connection() {
     proxy.wait_for_count(&format!("{server}/{RESET}"), 1);
     assert_eq!(proxy.count(&format!("{server}/closes")), 0, "it was the peer that closed");
 }
+
+/// `hostConnectionPool.minSize`: so many connections stay, however idle; `clientSession.lifeTimeMs` ends them at an age.
+#[test]
+fn a_pool_keeps_its_least() {
+    for (keys, left) in
+        [("hostConnectionPool: {minSize: 1, idleTimeMs: 300}", 1), ("clientSession: {lifeTimeMs: 300}", 0)]
+    {
+        let gate = Gate::default();
+        let upstream = gate.hold(Response::ok("ok"));
+        let proxy = Setup::to(&upstream).and(&format!("client: {{{keys}}}")).start();
+        let mut callers = [proxy.connect(), proxy.connect(), proxy.connect()];
+        for caller in &mut callers {
+            caller.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
+        }
+        wait_until("the requests to arrive", || upstream.requests().len() == 3);
+        gate.open();
+        for caller in &mut callers {
+            assert_eq!(caller.reply("GET").expect("an answer").status, 200);
+        }
+        assert_eq!(upstream.connections(), 3);
+        let client = format!("client/$/inet/127.1/{}", upstream.port());
+        proxy.wait_for_count(&format!("{client}/connections"), left);
+        proxy.wait_for_count(&format!("{client}/pool_cached"), left);
+        assert_eq!(proxy.get("foo", "/").status, 200);
+        assert_eq!(upstream.connections() as u64, 4 - left, "{keys}");
+    }
+}
+
+/// `socketOptions.reusePort`: two processes share a port.
+#[test]
+fn two_processes_may_share_a_port() {
+    let upstream = ok();
+    let setup = || Setup::to(&upstream).server("socketOptions: {reusePort: true}");
+    let port = l5d_testkit::free_port();
+    let (first, second) = (setup().port(port).start(), setup().port(port).start());
+    wait_until("both to get connections", || {
+        assert_eq!(first.get("foo", "/").status, 200);
+        [&first, &second].iter().all(|proxy| proxy.count(&format!("server/127.0.0.1/{port}/connects")) > 0)
+    });
+}

@@ -249,3 +249,27 @@ fn services_are_set_by_prefix() {
     let nanos: Vec<u64> = deadline.split(' ').map(|word| word.parse().expect("nanoseconds")).collect();
     assert_eq!(nanos[1] - nanos[0], 20_000_000_000);
 }
+
+/// Config §9, `io.l5d.fs`: without its table new names wait, and those that are bound stay.
+#[test]
+fn a_table_that_is_gone_leaves_new_names_waiting() {
+    let (upstream, files) = (ok(), folder());
+    let entry = format!("/svc/* => /$/inet/127.1/{};", upstream.port());
+    write(&files, "dtab", &entry);
+    let file = files.path().join("dtab");
+    let interpreter = format!("interpreter: {{kind: io.l5d.fs, dtabFile: {}}}", file.display());
+    let proxy = Setup::router(interpreter).and("bindingTimeoutMs: 300").start();
+    assert_eq!(proxy.get("bound", "/").status, 200);
+    std::fs::remove_file(&file).expect("it is there");
+    let mut new = 0;
+    let waited = || {
+        new += 1;
+        let reply = proxy.get(&format!("new-{new}"), "/");
+        let text = format!("Exceeded 300.milliseconds binding timeout while resolving name: /svc/new-{new}");
+        reply.status == 502 && reply.text() == text
+    };
+    wait_until("the table to be missed", waited);
+    assert_eq!(proxy.get("bound", "/").status, 200);
+    write(&files, "dtab", &entry);
+    wait_until("the table to be found", || proxy.get("new-1", "/").status == 200);
+}

@@ -14,6 +14,7 @@ pub(crate) struct Setup {
     server: String,
     admin: String,
     top: String,
+    port: Option<u16>,
 }
 
 impl Setup {
@@ -39,6 +40,12 @@ impl Setup {
         self
     }
 
+    /// The server's port, where it is not any free one.
+    pub(crate) fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
     /// Keys of the admin section beside its port, in YAML's flow style.
     pub(crate) fn admin(mut self, keys: &str) -> Self {
         self.admin = keys.to_owned();
@@ -54,7 +61,7 @@ impl Setup {
     /// Starts l5d and waits until it listens.
     pub(crate) fn start(self) -> Proxy {
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.unwrap_or_else(free_port)));
         let mut config = format!(
             "admin: {{port: {}, {}}}\n{}\nrouters:\n- protocol: http\n",
             admin.port(),

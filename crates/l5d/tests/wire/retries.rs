@@ -180,3 +180,45 @@ fn every_attempt_is_a_span_of_its_own() {
     assert_ne!(header(0, "l5d-ctx-trace"), header(1, "l5d-ctx-trace"));
     assert_eq!((header(1, "via").as_str(), requests.len()), ("1.1 linkerd", 2));
 }
+
+/// §10.1: exceptions that a kind retries: a connection that closes without an answer.
+#[test]
+fn a_request_without_an_answer_is_sent_again() {
+    for (method, status, attempts) in [("GET", 200, 2), ("POST", 502, 1)] {
+        let turn = Mutex::new(0);
+        let upstream = Upstream::start(move |_| {
+            let mut turn = turn.lock().expect("no holder panics");
+            *turn += 1;
+            if *turn == 1 { Response::hang_up() } else { Response::ok("ok") }
+        });
+        let proxy = classified(&upstream, "retryableRead5XX");
+        assert_eq!(proxy.request(method, "/", &[("host", "foo")], b"").status, status, "{method}");
+        assert_eq!(upstream.requests().len(), attempts, "{method}");
+    }
+}
+
+/// Config §11: of two entries for a name the later one's budget takes the place of the whole earlier one.
+#[test]
+fn budgets_are_set_by_prefix() {
+    let upstream = statuses(&[500]);
+    let proxy = Setup::to(&upstream)
+        .and("client: {failureAccrual: {kind: none}}")
+        .and(
+            "service:\n  kind: io.l5d.static\n  configs:\n  - prefix: /\n    \
+             responseClassifier: {kind: io.l5d.http.retryableRead5XX}\n    \
+             retries: {budget: {minRetriesPerSec: 1, percentCanRetry: 0, ttlSecs: 5}}\n  - prefix: /svc/two\n    \
+             retries: {budget: {ttlSecs: 2}}\n  - prefix: /svc/none\n    \
+             retries: {budget: {minRetriesPerSec: 0, percentCanRetry: 0}}\n  - prefix: '/svc/{any}-good'\n    \
+             responseClassifier: {kind: io.l5d.http.allSuccessful}",
+        )
+        .start();
+    let mut before = 0;
+    for (host, attempts, class) in [("one", 6, "0.0"), ("two", 21, "0.0"), ("none", 1, "0.0"), ("very-good", 1, "1.0")]
+    {
+        let reply = proxy.get(host, "/");
+        assert_eq!((reply.status, reply.headers.get("l5d-success-class")), (500, Some(class)), "{host}");
+        let after = upstream.requests().len();
+        assert_eq!(after - before, attempts, "{host}");
+        before = after;
+    }
+}

@@ -1,10 +1,12 @@
 //! How a process ends (§15).
 
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
-use l5d_testkit::{Response, wait_until};
+use l5d_testkit::{Downstream, Response, wait_until};
 
-use crate::proxy::{Gate, Setup, assert_closed, ok};
+use crate::proxy::{Gate, Setup, assert_closed, last, ok};
 
 /// A85.
 #[test]
@@ -57,4 +59,59 @@ fn an_idle_process_ends_at_once() {
     proxy.l5d.process().signal("TERM");
     assert_eq!(proxy.l5d.process().wait().code(), Some(0));
     assert_closed(&mut idle);
+}
+
+/// §15: bodies that are under way, of a request and of a response, come to their end before the process does.
+#[test]
+fn bodies_under_way_come_to_their_end() {
+    let (gate, whole) = (Gate::default(), ok());
+    let held = gate.clone();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port of loopback can be bound");
+    let port = listener.local_addr().expect("a bound socket has an address").port();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("l5d connects");
+        let _ = stream.read(&mut [0; 1_024]).expect("l5d asks");
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").expect("l5d reads");
+        held.pass();
+        stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").expect("l5d still reads");
+    });
+    let dtab = format!("dtab: /svc/stream => /$/inet/127.1/{port}; /svc/whole => /$/inet/127.1/{}", whole.port());
+    let mut proxy = Setup::router(dtab).admin("shutdownGraceMs: 60000").start();
+    let (mut reading, mut sending) = (proxy.connect(), proxy.connect());
+    let get = "GET / HTTP/1.1\r\nHost: stream\r\n\r\n";
+    let half = "POST / HTTP/1.1\r\nHost: whole\r\nContent-Length: 10\r\n\r\nfirst";
+    reading.send(get).expect("l5d reads");
+    reading.socket().peek(&mut [0]).expect("the head comes");
+    sending.send(half).expect("l5d reads");
+    let received = format!("server/127.0.0.1/{}/received_bytes", proxy.server.port());
+    wait_until("the half of a body", || proxy.count(&received) == (get.len() + half.len()) as u64);
+    proxy.l5d.process().signal("TERM");
+    wait_until("new connections to be refused", || TcpStream::connect(proxy.server).is_err());
+    sending.send("later").expect("l5d still reads");
+    let reply = sending.reply("POST").expect("an answer");
+    assert_eq!((reply.status, reply.headers.get("connection")), (200, Some("close")));
+    assert_eq!(last(&whole).body, b"firstlater");
+    gate.open();
+    assert_eq!(reading.reply("GET").expect("the whole body").text(), "firstsecond");
+    serving.join().expect("the upstream is content");
+    assert_eq!(proxy.l5d.process().wait().code(), Some(0));
+}
+
+/// §15: what may be asked for on the admin port ends like a signal, after the grace that was asked for.
+#[test]
+fn a_posted_shutdown_has_its_grace() {
+    let gate = Gate::default();
+    let upstream = gate.hold(Response::ok("never"));
+    let mut proxy = Setup::to(&upstream).admin("shutdownGraceMs: 60000").start();
+    let mut busy = proxy.connect();
+    busy.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
+    wait_until("the request to arrive", || upstream.requests().len() == 1);
+    let mut admin = Downstream::connect(proxy.l5d.admin()).expect("the admin server listens");
+    let began = Instant::now();
+    let reply = admin.request("POST", "/admin/shutdown?grace=1.milliseconds", &[("host", "localhost")], b"");
+    assert_eq!(reply.expect("an answer").text(), "quitting\n");
+    assert_closed(&mut busy);
+    assert!(began.elapsed() >= Duration::from_millis(900), "a second at least");
+    assert_eq!(proxy.l5d.process().wait().code(), Some(1));
+    gate.open();
 }

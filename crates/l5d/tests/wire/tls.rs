@@ -317,3 +317,29 @@ fn two_proxies_speak_tls_to_one_another() {
     let connects = format!("rt/http/client/$/inet/127.1/{}/connects", behind.server.port());
     assert_eq!(front.scrape().count(&connects), 1, "one handshake for all of them");
 }
+
+/// Config §13: `trustCerts` are trusted all together; `protocols` are those that are spoken.
+#[test]
+fn a_client_may_trust_several_and_speak_few() {
+    let (files, others) = (Certificates::new(), Certificates::new());
+    files.server("right.test");
+    let (_openssl, port) = openssl_server(&files, "right.test", &["-tls1_2"]);
+    let both = format!("commonName: right.test, trustCerts: [{}, {}]", others.shown("ca.pem"), files.shown("ca.pem"));
+    assert_eq!(to_openssl(port, &both).get("foo", "/").status, 200);
+    assert_eq!(to_openssl(port, &format!("{both}, protocols: [TLSv1.2]")).get("foo", "/").status, 200);
+    assert_eq!(to_openssl(port, &format!("{both}, protocols: [TLSv1.3]")).get("foo", "/").status, 502);
+    let other = format!("commonName: right.test, trustCerts: [{}]", others.shown("ca.pem"));
+    assert_eq!(to_openssl(port, &other).get("foo", "/").status, 502);
+}
+
+/// Config §10.3: what a server can not read fails handshakes, not the start; `protocols` are those that it speaks.
+#[test]
+fn a_server_without_its_files_starts_and_has_its_protocols() {
+    let (files, upstream) = (Certificates::new(), ok());
+    let proxy = serving(&upstream, &files, ", protocols: [TLSv1.2]");
+    let ca = files.shown("ca.pem");
+    assert_ne!(curl(&proxy, "l5d.test", &["--cacert", &ca]).0, Some(0));
+    files.server("l5d.test");
+    wait_until("the certificate to be found", || curl(&proxy, "l5d.test", &["--cacert", &ca]).1 == "200");
+    assert_ne!(curl(&proxy, "l5d.test", &["--cacert", &ca, "--tlsv1.3"]).0, Some(0));
+}
