@@ -183,6 +183,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
     use l5d_telemetry::MetricsTree;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -301,5 +302,81 @@ mod tests {
         assert_eq!(bench.keys(), BTreeSet::from([1, 3]), "used last at 999");
         bench.cache.sweep(bench.at(1010));
         assert_eq!(bench.keys(), BTreeSet::from([3]));
+    }
+
+    proptest! {
+        /// Against a plain list of entries with the time of their last use, each with one link.
+        #[test]
+        fn agrees_with_a_plain_list(
+            capacity in 1_usize..5, steps in proptest::collection::vec((0_u8..8, 0_u32..8), 1..200),
+        ) {
+            struct Kept {
+                key: u32,
+                way: Arc<Way>,
+                used: u32,
+                busy: bool,
+            }
+            let bench = Bench::new(capacity);
+            let mut list: Vec<Kept> = Vec::new();
+            let [mut misses, mut evicts, mut expires, mut once] = [0_u64; 4];
+            for (at, (step, key)) in (1..).zip(steps) {
+                let known = list.iter_mut().find(|kept| kept.key == key);
+                match (step, known) {
+                    // A request that asks the cache, and is over at once.
+                    (0..3, None) => {
+                        misses += 1;
+                        let idlest = list.iter().filter(|kept| !kept.busy).min_by_key(|kept| kept.used).map(|kept| kept.key);
+                        let full = list.len() == capacity;
+                        let (way, kept) = bench.touch(key, at);
+                        prop_assert_eq!(kept, !full || idlest.is_some());
+                        match idlest {
+                            Some(idlest) if full => {
+                                evicts += 1;
+                                let place = list.iter().position(|kept| kept.key == idlest).unwrap();
+                                prop_assert_eq!(list.remove(place).way.cuts.load(Relaxed), 1);
+                            }
+                            None if full => once += 1,
+                            _ => {}
+                        }
+                        if kept {
+                            list.push(Kept { key, way, used: at, busy: false });
+                        }
+                    }
+                    // A request over the link that there is; its beginning, and its end.
+                    (0..3, Some(kept)) => {
+                        kept.used = at;
+                        if !kept.busy {
+                            *kept.way.idle_since.lock().unwrap() = Some(bench.at(at));
+                        }
+                    }
+                    (3..5, Some(kept)) => {
+                        kept.busy = true;
+                        *kept.way.idle_since.lock().unwrap() = None;
+                    }
+                    (5..7, Some(kept)) if kept.busy => {
+                        (kept.busy, kept.used) = (false, at);
+                        *kept.way.idle_since.lock().unwrap() = Some(bench.at(at));
+                    }
+                    // The link goes, and another one takes its place.
+                    (7, Some(kept)) if !kept.busy => {
+                        kept.way.gone.store(true, Relaxed);
+                        kept.way = bench.touch(key, kept.used).0;
+                    }
+                    (7, None) => {
+                        let expired = |kept: &Kept| !kept.busy && at - kept.used > 10;
+                        let last = list.iter().map(|kept| kept.used).max();
+                        let all = list.iter().all(expired);
+                        bench.cache.sweep(bench.at(at));
+                        let before = list.len();
+                        list.retain(|kept| !expired(kept) || all && Some(kept.used) == last);
+                        expires += (before - list.len()) as u64;
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(bench.keys(), list.iter().map(|kept| kept.key).collect::<BTreeSet<_>>());
+                prop_assert!(list.iter().all(|kept| kept.way.cuts.load(Relaxed) == 0));
+                prop_assert_eq!(bench.stats.values(), [misses, evicts, expires, once]);
+            }
+        }
     }
 }
