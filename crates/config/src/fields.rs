@@ -90,10 +90,13 @@ impl<'a> Fields<'a> {
         self.entry(key).map(|(_, node)| node).filter(|node| !node.is_null())
     }
 
-    /// A key that Linkerd knows and l5d doesn't yet: its presence is an error that says so.
+    /// A key that Linkerd knows and l5d doesn't yet: to ask for something by it is an error that says so.
     pub fn unsupported(&mut self, key: &str, cx: &mut Cx) {
         let entry = self.left.iter().position(|(k, _)| k.text == key).map(|i| self.left.swap_remove(i));
-        if let Some((found, _)) = entry {
+        let asks = |node: &Node| !node.is_null() && !matches!(&node.value, Value::Seq(items) if items.is_empty());
+        if let Some((found, node)) = entry
+            && asks(node)
+        {
             cx.at_key(key, |cx| cx.error_at(found.at, "not supported by l5d yet"));
         }
     }
@@ -179,11 +182,18 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        let errors = errors("a: 1\nannouncers: []\n", |f, cx| {
-            f.optional::<u16>("a", cx);
-            f.unsupported("announcers", cx);
-        });
-        assert_eq!(errors, ["2:1: announcers: not supported by l5d yet"]);
+        let unsupported = |value: &str| {
+            errors(&format!("a: 1\nannouncers: {value}\n"), |f, cx| {
+                f.optional::<u16>("a", cx);
+                f.unsupported("announcers", cx);
+            })
+        };
+        for value in ["[{kind: x}]", "{}", "x"] {
+            assert_eq!(unsupported(value), ["2:1: announcers: not supported by l5d yet"], "{value}");
+        }
+        for nothing in ["[]", "~", ""] {
+            assert!(unsupported(nothing).is_empty(), "{nothing:?} asks for nothing");
+        }
     }
 
     #[test]

@@ -969,9 +969,10 @@ client:
 
     #[test]
     fn announcers_are_refused_by_name() {
-        assert_eq!(error("announcers: []\n"), "2:1: announcers: not supported by l5d yet");
-        assert!(
-            error("client: {requestAuthorizers: []}\n").contains("client.requestAuthorizers: not supported by l5d yet")
-        );
+        let announcers = error("announcers: [{kind: io.l5d.serversets}]\n");
+        assert_eq!(announcers, "2:1: announcers: not supported by l5d yet");
+        let authorizers = error("client: {requestAuthorizers: [{kind: io.l5d.k8s.istio}]}\n");
+        assert!(authorizers.contains("client.requestAuthorizers: not supported by l5d yet"), "{authorizers}");
+        assert!(router("announcers: []\nclient: {requestAuthorizers: []}\n").is_ok(), "nothing is asked for");
     }
 }
