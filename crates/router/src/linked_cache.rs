@@ -11,8 +11,11 @@
 //! but of the last entry never.
 //!
 //! All of this is cold, under one mutex. Two lookups never build for one key; what is evicted ends before its successor
-//! is built; a request that set out over a link before that was cut uses the evicted value once more.
+//! is built; a request that set out over a link before that was cut uses the evicted value once more. To find what has
+//! been idle longest all entries are asked, once for a number of evictions: what is idle only ever gets used later, so
+//! the longest idle of them stay that until they are used.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
@@ -51,7 +54,42 @@ pub struct LinkedCache<K, V> {
     capacity: usize,
     idle_ttl: Duration,
     stats: CacheStats,
-    entries: Mutex<HashMap<K, Entry<V>>>,
+    entries: Mutex<Entries<K, V>>,
+}
+
+struct Entries<K, V> {
+    by_key: HashMap<K, Entry<V>>,
+    /// Those that had been idle longest when all were asked last, and since when; the longest idle at the end.
+    idlest: Vec<(Instant, K)>,
+}
+
+impl<K: Clone + Eq + Hash, V> Entries<K, V> {
+    /// Takes out what has been idle longest; nothing if nothing is idle.
+    fn remove_idlest(&mut self) -> Option<Entry<V>> {
+        // Of those that were found before, or of all as they are now.
+        for _ in 0..2 {
+            while let Some((since, key)) = self.idlest.pop() {
+                // Used since then, or no more there.
+                if self.by_key.get(&key).is_some_and(|entry| entry.idle_since() == Some(since)) {
+                    return self.by_key.remove(&key);
+                }
+            }
+            self.find_idlest();
+        }
+        let (_, key) = self.idlest.pop()?;
+        self.by_key.remove(&key)
+    }
+
+    fn find_idlest(&mut self) {
+        let idle = self.by_key.iter().filter_map(|(key, entry)| Some((entry.idle_since()?, key)));
+        let mut idle: Vec<(Instant, &K)> = idle.collect();
+        if idle.len() > AT_ONCE {
+            idle.select_nth_unstable_by_key(AT_ONCE, |(since, _)| *since);
+            idle.truncate(AT_ONCE);
+        }
+        idle.sort_unstable_by_key(|(since, _)| Reverse(*since));
+        self.idlest = idle.into_iter().map(|(since, key)| (since, key.clone())).collect();
+    }
 }
 
 struct Entry<V> {
@@ -98,7 +136,8 @@ impl<V> Entry<V> {
 impl<K: Clone + Eq + Hash, V: Clone> LinkedCache<K, V> {
     /// A cache of at most `capacity` entries (at least one) that expire after `idle_ttl`.
     pub fn new(capacity: usize, idle_ttl: Duration, stats: CacheStats) -> Self {
-        Self { capacity: capacity.max(1), idle_ttl, stats, entries: Mutex::default() }
+        let entries = Mutex::new(Entries { by_key: HashMap::new(), idlest: Vec::new() });
+        Self { capacity: capacity.max(1), idle_ttl, stats, entries }
     }
 
     /// The value for `key`, which is used through `link` from now on; `build` makes it if there is none.
@@ -106,26 +145,23 @@ impl<K: Clone + Eq + Hash, V: Clone> LinkedCache<K, V> {
     /// `build` and the drop of what is evicted run under this cache's lock: they must not ask it.
     pub fn acquire(&self, key: &K, link: &Arc<dyn Link>, now: Instant, build: impl FnOnce() -> V) -> Found<V> {
         let mut entries = self.lock();
-        if let Some(entry) = entries.get_mut(key) {
+        if let Some(entry) = entries.by_key.get_mut(key) {
             entry.link(link);
             return Found { value: entry.value.clone(), kept: true };
         }
         self.stats.missed();
-        if entries.len() >= self.capacity {
-            let idle = entries.iter().filter_map(|(key, entry)| Some((entry.idle_since()?, key)));
-            let Some(idlest) = idle.min_by_key(|(since, _)| *since).map(|(_, key)| key.clone()) else {
+        if entries.by_key.len() >= self.capacity {
+            let Some(idlest) = entries.remove_idlest() else {
                 self.stats.served_once();
                 return Found { value: build(), kept: false };
             };
             self.stats.evicted();
-            if let Some(entry) = entries.remove(&idlest) {
-                entry.leave();
-            }
+            idlest.leave();
         }
         let value = build();
         let mut entry = Entry { value: value.clone(), used_at: now, links: Vec::new(), crowded_at: CROWDED };
         entry.link(link);
-        entries.insert(key.clone(), entry);
+        entries.by_key.insert(key.clone(), entry);
         Found { value, kept: true }
     }
 
@@ -134,7 +170,7 @@ impl<K: Clone + Eq + Hash, V: Clone> LinkedCache<K, V> {
     pub fn sweep(&self, now: Instant) {
         let mut entries = self.lock();
         let mut expired: Vec<(Instant, K)> = Vec::new();
-        for (key, entry) in entries.iter_mut() {
+        for (key, entry) in &mut entries.by_key {
             entry.tidy();
             if let Some(since) = entry.idle_since()
                 && now.saturating_duration_since(since) > self.idle_ttl
@@ -142,12 +178,12 @@ impl<K: Clone + Eq + Hash, V: Clone> LinkedCache<K, V> {
                 expired.push((since, key.clone()));
             }
         }
-        if expired.len() == entries.len()
+        if expired.len() == entries.by_key.len()
             && let Some((last, _)) = expired.iter().enumerate().max_by_key(|(_, (since, _))| *since)
         {
             expired.swap_remove(last);
         }
-        let expired: Vec<Entry<V>> = expired.iter().filter_map(|(_, key)| entries.remove(key)).collect();
+        let expired: Vec<Entry<V>> = expired.iter().filter_map(|(_, key)| entries.by_key.remove(key)).collect();
         self.stats.expired(expired.len());
         drop(entries);
         // What expired ends only now, without the lock.
@@ -156,11 +192,11 @@ impl<K: Clone + Eq + Hash, V: Clone> LinkedCache<K, V> {
 
     /// Lets go of everything.
     pub fn clear(&self) {
-        let entries = std::mem::take(&mut *self.lock());
+        let entries = std::mem::take(&mut self.lock().by_key);
         entries.into_values().for_each(Entry::leave);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Entry<V>>> {
+    fn lock(&self) -> MutexGuard<'_, Entries<K, V>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,6 +212,8 @@ impl<K, V> fmt::Debug for LinkedCache<K, V> {
 
 /// With so many links an entry is looked through for those that are gone.
 const CROWDED: usize = 16;
+/// So many of the longest idle are found at once.
+const AT_ONCE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -241,7 +279,7 @@ mod tests {
         }
 
         fn keys(&self) -> BTreeSet<u32> {
-            self.cache.lock().keys().copied().collect()
+            self.cache.lock().by_key.keys().copied().collect()
         }
     }
 
@@ -293,10 +331,10 @@ mod tests {
         for at in 0..1000 {
             bench.touch(1, at).0.gone.store(true, Relaxed);
         }
-        assert!(bench.cache.lock()[&1].links.len() <= 2 * CROWDED);
+        assert!(bench.cache.lock().by_key[&1].links.len() <= 2 * CROWDED);
         bench.cache.sweep(bench.at(1005));
         assert_eq!(bench.keys(), BTreeSet::from([1]));
-        assert!(bench.cache.lock()[&1].links.is_empty());
+        assert!(bench.cache.lock().by_key[&1].links.is_empty());
         bench.touch(3, 1006);
         bench.cache.sweep(bench.at(1009));
         assert_eq!(bench.keys(), BTreeSet::from([1, 3]), "used last at 999");
