@@ -10,7 +10,7 @@
 //! 4. the nack throttle, which drops before a session is spent;
 //! 5. a session is acquired: the balancer picks, the pool or a connect delivers; up to 25 immediate new picks;
 //! 6. per endpoint: request counts (this client's, and those of the logical name beneath it), failure accrual, diagnostic
-//!    traces, the attempt's time limit;
+//!    traces, the name that it goes by, the attempt's time limit;
 //! 7. the context headers of the next hop, then the wire.
 
 use std::{
@@ -60,6 +60,7 @@ use crate::{
     duration::show_duration,
     filters::{
         access_log::AccessLog,
+        authority,
         diagnostic_trace::{Chosen, DiagnosticTrace, Question},
         nack::NackAdmission,
     },
@@ -623,6 +624,10 @@ impl Client {
         if let Some(question) = &question {
             question.count_down(&mut lines);
         }
+        let authority = endpoint.address().authority.as_deref();
+        if let Some(authority) = authority {
+            authority::ask(&mut lines, authority);
+        }
         let recording = &attempt.ctx.recording;
         let sending = Sending {
             label: &self.label,
@@ -679,6 +684,9 @@ impl Client {
             };
             // Boxed, so that the futures of ordinary requests stay small.
             Box::pin(self.diagnostics.append(&question, &chosen, response)).await;
+        }
+        if let (Some(authority), Ok(response)) = (authority, &mut result) {
+            authority::answer(&mut response.headers, authority, attempt.head.headers.text(headers::HOST));
         }
         let now = clock::event();
         match &result {
