@@ -508,15 +508,12 @@ impl Endpoint {
     }
 
     /// Looks whether an idle connection still is one; closes it if not, or if it is `over`. Ready when it is no more.
-    fn poll_parked(&self, link: &Arc<Link>, over: Option<&Counter>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_parked(&self, link: &Arc<Link>, over: bool, cx: &mut Context<'_>) -> Poll<()> {
         let Some(built) = self.built.get() else { return Poll::Ready(()) };
         let mut list = built.idle[link.home].lock();
         let Some(at) = list.iter().position(|parked| Arc::ptr_eq(&parked.link, link)) else { return Poll::Pending };
-        if over.is_none() && list[at].wire.poll_idle(cx).is_pending() {
+        if !over && list[at].wire.poll_idle(cx).is_pending() {
             return Poll::Pending;
-        }
-        if let Some(counter) = over {
-            counter.incr();
         }
         self.context.metrics().pool_cached.decr();
         let parked = list.remove(at);
@@ -579,7 +576,7 @@ impl Link {
             self.watcher.get_or_init(|| cx.waker().clone());
             match self.state.load(Acquire) {
                 CLOSED => Poll::Ready(()),
-                _ => endpoint.upgrade().map_or(Poll::Ready(()), |e| e.poll_parked(self, None, cx)),
+                _ => endpoint.upgrade().map_or(Poll::Ready(()), |e| e.poll_parked(self, false, cx)),
             }
         })
         .await;
@@ -617,10 +614,11 @@ async fn watch(link: Arc<Link>, endpoint: Weak<Endpoint>) {
         let Some(e) = endpoint.upgrade() else { return };
         let too_idle = idle.is_some_and(|limit| now - since >= limit) && e.idle_count() > min_size as usize;
         let too_old = life.is_some_and(|limit| now - born >= limit);
-        if let Some(counter) = if too_idle { &idle_counter } else { &life_counter }
-            && (too_idle || too_old)
-            && poll_fn(|cx| Poll::Ready(e.poll_parked(&link, Some(counter), cx))).await.is_ready()
-        {
+        if (too_idle || too_old) && poll_fn(|cx| Poll::Ready(e.poll_parked(&link, true, cx))).await.is_ready() {
+            // What a pool finds idle is counted only beside `clientSession`.
+            if let Some(counter) = if too_idle { &idle_counter } else { &life_counter } {
+                counter.incr();
+            }
             return;
         }
     }
