@@ -190,9 +190,10 @@ impl HttpServer {
             deadlines: Deadlines::new(&counters.deadlines),
         };
         let wire = Arc::new(Mutex::new(Wire::new(io)));
-        if self.requests(&wire, &peer, &counts, counters, &drain).await == End::Closing {
+        let end = self.requests(&wire, &peer, &counts, counters, &drain).await;
+        if end != End::Gone {
             // Boxed, so that it is no part of every connection.
-            Box::pin(close(&wire)).await;
+            Box::pin(close(&wire, end == End::Refused)).await;
         }
     }
 
@@ -236,7 +237,7 @@ impl HttpServer {
                     let (head, _) = respond::wire(status).encode(&Asked::NOTHING);
                     let mut sending = Sending::bodiless(head);
                     let sent = poll_fn(|cx| sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx))).await;
-                    return if sent.is_ok() { End::Closing } else { End::Gone };
+                    return if sent.is_ok() { End::Refused } else { End::Gone };
                 }
             };
             counts.message();
@@ -305,6 +306,8 @@ impl HttpServer {
 enum End {
     /// This side has sent all it has to.
     Closing,
+    /// The same, to a request that was not read to its end.
+    Refused,
     /// The other side has gone, or what was under way broke off.
     Gone,
 }
@@ -348,12 +351,13 @@ fn count_malformed(status: StatusCode, head: &[u8], counters: &ConnectionCounter
     }
 }
 
-/// Ends a connection from this side, and takes for a moment what the peer goes on sending: closing the socket before would
-/// reset it, and the answer, which has been sent, might never be read.
-async fn close(wire: &SharedWire) {
+/// Ends a connection from this side. Where more may come of a request, that is taken for a moment: closing the socket before
+/// would reset it, and the answer, which has been sent, might never be read.
+async fn close(wire: &SharedWire, is_refused: bool) {
     let mut left = MOST_DRAINED;
+    let lingers = is_refused || lock(wire).is_unread();
     let closed = async {
-        if poll_fn(|cx| lock(wire).poll_shutdown(cx)).await.is_ok() {
+        if poll_fn(|cx| lock(wire).poll_shutdown(cx)).await.is_ok() && lingers {
             poll_fn(|cx| lock(wire).poll_discard(cx, &mut left)).await;
         }
     };

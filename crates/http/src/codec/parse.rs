@@ -316,6 +316,34 @@ fn number(digits: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What is read of a head is the same however much follows it, and nothing is too strange.
+        #[test]
+        fn a_head_ends_where_it_ends(
+            line in "(GET|P[A-Z]{0,3}) (/[!-~]{0,9}|[!-~ ]{0,9}) HTTP/1.[01]",
+            lines in prop::collection::vec("[A-Za-z-]{1,8}[: ]{1,2}[ -~\\x00\u{e9}]{0,9}", 0..5),
+            known in prop::sample::select(vec!["", "Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n", "Connection: close\r\n"]),
+            more in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let head = format!("{line}\r\n{known}{}\r\n", lines.iter().map(|l| format!("{l}\r\n")).collect::<String>());
+            let all = [head.as_bytes(), &more].concat();
+            let alone = request(head.as_bytes(), LIMITS);
+            let followed = request(&all, LIMITS);
+            match (&alone, &followed) {
+                (Ok(Some((_, a, used))), Ok(Some((_, b, also)))) => {
+                    prop_assert_eq!((a, *used, used), (b, head.len(), also));
+                    for at in 0..head.len() {
+                        prop_assert!(!matches!(request(&head.as_bytes()[..at], LIMITS), Ok(Some(_))), "{}", at);
+                    }
+                }
+                (Err(a), Err(b)) => prop_assert_eq!(a, b),
+                other => prop_assert!(false, "{:?}", other),
+            }
+            let _ = response(&more, &Method::GET, 8192);
+        }
+    }
 
     const LIMITS: HeadLimits = HeadLimits { line: 4096, headers: 8192 };
 

@@ -31,7 +31,7 @@ use crate::{
 /// A head is read by pieces of this length, to the stack.
 pub(super) const HEAD_PIECE: usize = 8 * 1024;
 /// A body is read by pieces of at most this length.
-pub(super) const BODY_PIECE: usize = 64 * 1024;
+pub(super) const BODY_PIECE: usize = 120 * 1024;
 
 /// A connection that was accepted.
 #[derive(Debug)]
@@ -71,6 +71,11 @@ impl Wire {
     /// Whether a request has begun to come.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()
+    }
+
+    /// Whether there is more of a request than has been read.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.has_input() || !self.body.is_done()
     }
 
     /// The next request's head.
