@@ -312,9 +312,11 @@ impl Response {
                 head.extend_from_slice(b"transfer-encoding: chunked\r\n");
             }
         }
-        if self.version == Version::HTTP_10 && !self.headers.contains(CONNECTION) && length != Some(Length::UntilClose)
-        {
-            head.extend_from_slice(b"connection: keep-alive\r\n");
+        let until_close = length == Some(Length::UntilClose);
+        if (until_close || self.version == Version::HTTP_10) && !self.headers.contains(CONNECTION) {
+            // Whoever has said nothing of it would expect the opposite.
+            let says: &[u8] = if until_close { b"connection: close\r\n" } else { b"connection: keep-alive\r\n" };
+            head.extend_from_slice(says);
         }
         head.extend_from_slice(b"\r\n");
         (head, length)

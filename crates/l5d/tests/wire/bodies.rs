@@ -221,9 +221,12 @@ fn a_stream_without_a_length_becomes_chunks() {
 fn an_old_caller_gets_no_chunks() {
     let upstream = Upstream::start(|_| Response::ok("in chunks").chunked(3));
     let proxy = Setup::to(&upstream).start();
-    let (reply, mut downstream) = proxy.raw("GET / HTTP/1.0\r\nHost: foo\r\n\r\n");
-    assert_eq!((reply.text(), reply.headers.get("transfer-encoding")), ("in chunks", None));
-    assert_closed(&mut downstream);
+    for asks in ["", "Connection: keep-alive\r\n"] {
+        let (reply, mut downstream) = proxy.raw(format!("GET / HTTP/1.0\r\nHost: foo\r\n{asks}\r\n"));
+        assert_eq!((reply.text(), reply.headers.get("transfer-encoding")), ("in chunks", None));
+        assert_eq!(reply.headers.get("connection"), Some("close"));
+        assert_closed(&mut downstream);
+    }
 }
 
 /// `streamingEnabled: false`: chunks are gathered, and get a length.
