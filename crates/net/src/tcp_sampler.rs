@@ -1,9 +1,9 @@
 //! Asks the kernel about open connections now and then, for metrics.
 //!
-//! Finagle asks when a connection begins and every 30 seconds from then on (`ChannelStatsHandler`). Here one task asks for
-//! all connections of its owner, off the threads that carry traffic: a connection that opens costs those one short lock.
-//! While few open, each is asked for at once; where many do, they are asked for together, twenty times a second. So a
-//! connection that lives for a moment only may end unasked, and no rate of them keeps the task busy.
+//! Finagle asks when a connection begins and every 30 seconds from then on (`ChannelStatsHandler`). So is done here while few
+//! open: each is asked for as it begins, which takes its thread some 20 µs. Where more open than [`AT_ONCE`] a second, one task
+//! asks for the others, off the threads that carry traffic: first soon, then together, twenty times a second. Of those, one
+//! that lives for a moment only may end unasked, and no rate of them keeps the task busy.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// But so many pauses together are owed at first, after a quiet time: the connection to an endpoint opens right after the
 /// caller's, and may close right after the answer.
 const OWED: Duration = Duration::from_secs(2);
+/// So many connections in a second are asked for as they begin.
+const AT_ONCE: u32 = 20;
 /// So many connections may wait for their first sample. Those beyond are never sampled, and counted in a log line.
 const MAX_NEW: usize = 8192;
 
@@ -35,36 +37,88 @@ type Record = dyn Fn(TcpInfo) + Send + Sync;
 /// Of a connection: its local and its remote one.
 type Addresses = (SocketAddr, SocketAddr);
 type Known = io::Result<Vec<Option<TcpInfo>>>;
+type LookUp = dyn Fn(&[Addresses]) -> Known + Send + Sync;
 
 /// Samples the connections that it is shown, until it is dropped.
-#[derive(Debug)]
 pub struct TcpSampler {
     new: Arc<New>,
+    look_up: Arc<LookUp>,
+    at_once: Mutex<AtOnce>,
     task: JoinHandle<()>,
+}
+
+/// How many more may be asked for as they begin.
+struct AtOnce {
+    a_second: u32,
+    left: u32,
+    /// When there are as many again.
+    until: Instant,
+}
+
+impl AtOnce {
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        if now >= self.until {
+            (self.left, self.until) = (self.a_second, now + Duration::from_secs(1));
+        }
+        let taken = self.left > 0;
+        self.left -= u32::from(taken);
+        taken
+    }
+
+    /// Not for a while: the kernel does not answer.
+    fn rest(&mut self) {
+        (self.left, self.until) = (0, Instant::now() + PERIOD);
+    }
 }
 
 impl TcpSampler {
     /// Samples on this runtime, which needs time enabled, and its threads for blocking work. Sleeps while there is nothing to
     /// sample.
     pub fn start(runtime: &Handle) -> Self {
-        Self::with(runtime, tcp_info)
+        Self::with(runtime, AT_ONCE, tcp_info)
     }
 
-    fn with(runtime: &Handle, look_up: impl Fn(&[Addresses]) -> Known + Clone + Send + 'static) -> Self {
+    fn with(runtime: &Handle, a_second: u32, look_up: impl Fn(&[Addresses]) -> Known + Send + Sync + 'static) -> Self {
         let new = Arc::new(New::default());
-        let task = runtime.spawn(run(Arc::clone(&new), look_up));
-        Self { new, task }
+        let look_up: Arc<LookUp> = Arc::new(look_up);
+        let task = runtime.spawn(run(Arc::clone(&new), Arc::clone(&look_up)));
+        let at_once = Mutex::new(AtOnce { a_second, left: a_second, until: Instant::now() });
+        Self { new, look_up, at_once, task }
     }
 
-    /// Calls `record` soon and then every 30 seconds, with the window of the connection and the retransmits since the
+    /// Calls `record` now or soon and then every 30 seconds, with the window of the connection and the retransmits since the
     /// call before, while what is returned lives.
     pub fn watch(&self, tcp: &TcpStream, record: impl Fn(TcpInfo) + Send + Sync + 'static) -> Sampled {
         let record: Arc<Record> = Arc::new(record);
         // A socket without addresses has failed already.
         if let (Ok(local), Ok(peer)) = (tcp.local_addr(), tcp.peer_addr()) {
-            self.new.push(Connection { addresses: (local, peer), retransmits: 0, record: Arc::downgrade(&record) });
+            let addresses = (local, peer);
+            let mut connection = Connection { addresses, retransmits: 0, record: Arc::downgrade(&record) };
+            let sampled = self.sample_at_once(&mut connection);
+            self.new.push(connection, sampled);
         }
         Sampled { _record: record }
+    }
+
+    fn sample_at_once(&self, connection: &mut Connection) -> bool {
+        let at_once = || self.at_once.lock().unwrap_or_else(PoisonError::into_inner);
+        if !at_once().take() {
+            return false;
+        }
+        match (self.look_up)(&[connection.addresses]) {
+            Ok(known) => known.into_iter().flatten().map(|info| connection.record(info)).next().is_some(),
+            Err(_) => {
+                at_once().rest(); // the task asks, too, and says so
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TcpSampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TcpSampler")
     }
 }
 
@@ -106,7 +160,7 @@ impl Connection {
     }
 }
 
-/// The connections that wait for their first sample.
+/// The connections that the task has still to hear of.
 #[derive(Default)]
 struct New {
     waiting: Mutex<Waiting>,
@@ -115,19 +169,23 @@ struct New {
 
 #[derive(Default)]
 struct Waiting {
+    /// Those without a sample.
     connections: Vec<Connection>,
+    sampled: Vec<Connection>,
     turned_away: usize,
 }
 
 impl New {
-    fn push(&self, connection: Connection) {
+    fn push(&self, connection: Connection, sampled: bool) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.connections.len() == MAX_NEW {
+        let first = waiting.connections.is_empty() && waiting.sampled.is_empty();
+        if sampled {
+            waiting.sampled.push(connection); // no more of them than may be sampled at once
+        } else if waiting.connections.len() < MAX_NEW {
+            waiting.connections.push(connection);
+        } else {
             waiting.turned_away += 1;
-            return;
         }
-        waiting.connections.push(connection);
-        let first = waiting.connections.len() == 1;
         drop(waiting);
         if first {
             self.wake.notify_one();
@@ -176,7 +234,7 @@ impl Sleeping {
     }
 }
 
-async fn run(new: Arc<New>, look_up: impl Fn(&[Addresses]) -> Known + Clone + Send + 'static) {
+async fn run(new: Arc<New>, look_up: Arc<LookUp>) {
     let mut sleeping = Sleeping::default();
     let mut failing = false;
     // When the pauses of all rounds so far, one after the other, are over.
@@ -186,7 +244,8 @@ async fn run(new: Arc<New>, look_up: impl Fn(&[Addresses]) -> Known + Clone + Se
             () = new.wake.notified() => {}
             () = sleeping.next() => {}
         }
-        let Waiting { mut connections, turned_away } = new.take();
+        let Waiting { mut connections, sampled, turned_away } = new.take();
+        sleeping.put(Instant::now() + PERIOD, sampled);
         if turned_away > 0 {
             debug!(turned_away, "too many new connections at a time: these are left out of tcp_send_window_size");
         }
@@ -196,7 +255,7 @@ async fn run(new: Arc<New>, look_up: impl Fn(&[Addresses]) -> Known + Clone + Se
             continue;
         }
         let addresses: Vec<_> = connections.iter().map(|connection| connection.addresses).collect();
-        let look_up = look_up.clone();
+        let look_up = Arc::clone(&look_up);
         // Only the runtime's end keeps it from ending.
         let Ok(known) = tokio::task::spawn_blocking(move || look_up(&addresses)).await else { return };
         let now = Instant::now();
@@ -240,12 +299,13 @@ mod tests {
     }
 
     /// A sampler of a kernel that answers with these, one a round and the last for ever, and a message for each round.
-    fn scripted(
+    fn scripted_at_once(
+        at_once: u32,
         answers: &'static [Result<u32, io::ErrorKind>],
     ) -> (TcpSampler, mpsc::UnboundedReceiver<(Instant, usize)>) {
         let (sender, rounds) = mpsc::unbounded_channel();
         let round = Arc::new(Mutex::new(0));
-        let sampler = TcpSampler::with(&Handle::current(), move |addresses: &[Addresses]| {
+        let sampler = TcpSampler::with(&Handle::current(), at_once, move |addresses: &[Addresses]| {
             let mut round = round.lock().unwrap();
             sender.send((Instant::now(), addresses.len())).unwrap();
             let answer = answers[(*round).min(answers.len() - 1)];
@@ -254,6 +314,52 @@ mod tests {
             info.map(|info| vec![Some(info); addresses.len()])
         });
         (sampler, rounds)
+    }
+
+    /// One that asks for nothing at once.
+    fn scripted(
+        answers: &'static [Result<u32, io::ErrorKind>],
+    ) -> (TcpSampler, mpsc::UnboundedReceiver<(Instant, usize)>) {
+        scripted_at_once(0, answers)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_are_sampled_as_they_begin_and_then_as_the_others() {
+        let (sampler, mut rounds) = scripted_at_once(2, &[Ok(1), Ok(1), Ok(1), Ok(4)]);
+        let (tcp, _far) = pair().await;
+        let (sender, mut samples) = mpsc::unbounded_channel();
+        let watch = || {
+            let sender = sender.clone();
+            sampler.watch(&tcp, move |info| sender.send(info.retransmits).unwrap())
+        };
+        let watched = [watch(), watch(), watch()];
+        assert_eq!([samples.try_recv(), samples.try_recv()], [Ok(1), Ok(1)], "before anything else happens");
+        assert!(samples.try_recv().is_err(), "the third is one too many");
+        assert_eq!(samples.recv().await, Some(1), "and has its turn soon");
+        let begun = Instant::now();
+        let mut again = [samples.recv().await, samples.recv().await, samples.recv().await];
+        again.sort_unstable();
+        assert_eq!((again, begun.elapsed().as_secs()), ([Some(3); 3], 30));
+        assert!(samples.try_recv().is_err());
+        let next = watch();
+        assert_eq!(samples.try_recv(), Ok(4), "a second later there are two more");
+        rounds.close();
+        let mut asked = Vec::new();
+        while let Some((_, n)) = rounds.recv().await {
+            asked.push(n);
+        }
+        assert_eq!(asked, [1, 1, 1, 3, 1]);
+        drop((watched, next));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kernel_that_refuses_is_not_asked_for_each() {
+        let (sampler, mut rounds) = scripted_at_once(5, &[Err(io::ErrorKind::PermissionDenied)]);
+        let (tcp, _far) = pair().await;
+        let watched: Vec<_> = (0..5).map(|_| sampler.watch(&tcp, |_| {})).collect();
+        assert_eq!(rounds.recv().await.map(|round| round.1), Some(1));
+        assert_eq!(rounds.recv().await.map(|round| round.1), Some(5), "the task's own question");
+        drop(watched);
     }
 
     #[cfg(target_os = "linux")]
@@ -346,7 +452,7 @@ mod tests {
             || Connection { addresses: (nowhere, nowhere), retransmits: 0, record: Arc::downgrade(&record) };
         let new = New::default();
         for _ in 0..MAX_NEW + 3 {
-            new.push(connection());
+            new.push(connection(), false);
         }
         let taken = new.take();
         assert_eq!((taken.connections.len(), taken.turned_away), (MAX_NEW, 3));
