@@ -1,6 +1,7 @@
 //! What l5d's metrics cost beside their peers. `bench/run` runs all of it and writes `RESULTS.md`.
 
 mod alloc;
+mod history;
 mod hot;
 mod machine;
 mod memory;
@@ -25,11 +26,15 @@ fn main() {
         ["instructions"] => instructions(),
         ["scrape"] => scrape::run(),
         ["only", what, n, times] => scrape::only(what, n.parse().expect("a number"), times.parse().expect("a number")),
+        ["history"] => history::run(ROUNDS),
+        ["history-only", called, seconds] => {
+            history::only(called.parse().expect("a number"), seconds.parse().expect("a number"));
+        }
         ["memory"] => memory::run(),
         ["memory-of", what, library, n] => memory::of(what, library, n.parse().expect("a number")),
         ["machine"] => println!("{}", machine::describe()),
         _ => {
-            eprintln!("usage: bench hot | instructions | scrape | memory | machine");
+            eprintln!("usage: bench hot | instructions | scrape | history | memory | machine");
             std::process::exit(2);
         }
     }
