@@ -336,6 +336,15 @@ impl Cells {
         stat.base().into_iter().chain(workers)
     }
 
+    /// How many samples came to a stat, going round, from a beginning that is not always 0. All that are counted here
+    /// are in its [`histograms`](Self::histograms), where a few more may be.
+    pub(crate) fn samples(&self, stat: &StatCell) -> u32 {
+        let number = stat.number() as usize;
+        let entries = self.workers.iter().filter_map(|worker| worker.stats.entries().get(number));
+        // Acquire: sees the samples that were counted.
+        entries.fold(stat.base_samples(), |sum, entry| sum.wrapping_add(entry.samples.load(Ordering::Acquire)))
+    }
+
     /// The stat with this number, if it is alive.
     pub(crate) fn stat(&self, number: u32) -> Option<Arc<StatCell>> {
         self.stats.get(number as usize)?.upgrade()
@@ -421,6 +430,7 @@ impl Cells {
         for (stat, entry) in self.stats.iter().zip(worker.stats.entries()) {
             if let (Some(stat), Some(histogram)) = (stat.upgrade(), entry.clear()) {
                 stat.base_or_new().absorb(&histogram);
+                stat.add_base_samples(entry.samples.load(Ordering::Relaxed));
                 if entry.is_touched() {
                     stat.touch_base();
                 }

@@ -24,7 +24,7 @@ pub(crate) const BLOCKS: usize = if cfg!(loom) { 1 } else { BUCKETS.div_ceil(BLO
 /// The next power of two, so that an index needs a mask and no check.
 const PLACES: usize = BLOCKS.next_power_of_two();
 
-type Block = [AtomicU32; BLOCK];
+pub(crate) type Block = [AtomicU32; BLOCK];
 
 pub(crate) struct Histogram {
     sum: AtomicU64,
@@ -91,7 +91,7 @@ impl Histogram {
         size_of::<Self>() + hit * size_of::<Block>()
     }
 
-    fn block_if_hit(&self, at: usize) -> Option<&Block> {
+    pub(crate) fn block_if_hit(&self, at: usize) -> Option<&Block> {
         // Acquire: sees the zeros of a block that another thread made.
         let block = self.blocks[at % PLACES].load(Ordering::Acquire);
         // SAFETY: what is not null came from `Box::into_raw` in `make` and is freed when `self` is dropped, not before.

@@ -10,7 +10,7 @@ use crate::buckets::{Summary, range};
 use crate::cells::{self, Cells};
 use crate::histogram::{Histogram, Seen};
 use crate::lane;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use crate::table::Entry;
 use crate::tree::Shared;
 
@@ -51,6 +51,8 @@ pub(crate) struct StatCell {
     base: OnceLock<Box<Histogram>>,
     /// Whether the base gained samples that no tick has looked at.
     base_touched: AtomicBool,
+    /// How many samples came to the base, going round: counted after each, as workers do.
+    base_samples: AtomicU32,
     roll: Mutex<Roll>,
 }
 
@@ -156,6 +158,7 @@ impl StatCell {
             clock,
             base: OnceLock::new(),
             base_touched: AtomicBool::new(false),
+            base_samples: AtomicU32::new(0),
             roll: Mutex::default(),
         }
     }
@@ -182,7 +185,19 @@ impl StatCell {
 
     pub(crate) fn add_shared(&self, value: u64) {
         self.base_or_new().record_shared(value);
+        self.add_base_samples(1);
         self.touch_base();
+    }
+
+    /// How many samples came to the base, going round.
+    pub(crate) fn base_samples(&self) -> u32 {
+        // Acquire: sees the samples that were counted.
+        self.base_samples.load(Ordering::Acquire)
+    }
+
+    /// Tells that so many samples more are in the base. After they are.
+    pub(crate) fn add_base_samples(&self, n: u32) {
+        self.base_samples.fetch_add(n, Ordering::Release);
     }
 
     /// Has the next tick look at the base. After the samples: the tick takes the mark back before it reads.

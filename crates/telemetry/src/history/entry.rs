@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cells::{Cells, Slot};
 use crate::gauge::Read;
-use crate::history::latency::{Gained, Latency, Mark, merge, summary};
+use crate::history::latency::{Gained, Latency, merge, summary};
 use crate::history::ring::{NONE, Ring, encode};
 use crate::history::scope::{
     Column, FAILURES, FROM_SERVERS, MAX, NO_CONNECTION, Origin, P50, P99, PENDING, REQUESTS, RETRIES, SUCCESS,
@@ -503,9 +503,7 @@ impl Entry {
                 sampling.sums.values[router] += values[server];
             }
         }
-        let look = values[REQUESTS] > 0 || before == 0;
         now.note(time, values[REQUESTS], bad);
-        let recent = now.in_ten_seconds() + values[REQUESTS] > 0 || look;
         if time.is_coarse() {
             now.busy = now.busy * 0.8 + now.in_ten_seconds() as f64 * 0.2;
         }
@@ -518,29 +516,23 @@ impl Entry {
             return;
         };
         let scratch = &mut *sampling.scratch;
-        let mut second = None;
-        if let Some(stat) = sources.latency.as_ref().filter(|_| look) {
-            scratch.gained.clear();
-            let grown = kept.latency.advance(stat, cells, Mark::Second, &mut scratch.gained);
+        scratch.gained.clear();
+        if let Some(stat) = &sources.latency {
+            let grown = kept.latency.second(stat, cells, &mut scratch.gained);
             kept.bytes += grown;
             sampling.grown += grown;
-            second = summary(&scratch.gained);
-            if self.kind == ScopeKind::Server {
-                sampling.sums.second.extend_from_slice(&scratch.gained);
-            }
+        }
+        let second = summary(&scratch.gained);
+        if self.kind == ScopeKind::Server {
+            sampling.sums.second.extend_from_slice(&scratch.gained);
         }
         kept.write_fine(self.kind.columns(), &values, second, time, &mut scratch.row);
         if time.is_coarse() {
-            let mut coarse = None;
-            if let Some(stat) = sources.latency.as_ref().filter(|_| recent) {
-                scratch.gained.clear();
-                let grown = kept.latency.advance(stat, cells, Mark::Coarse, &mut scratch.gained);
-                kept.bytes += grown;
-                sampling.grown += grown;
-                coarse = summary(&scratch.gained);
-                if self.kind == ScopeKind::Server {
-                    sampling.sums.coarse.extend_from_slice(&scratch.gained);
-                }
+            scratch.gained.clear();
+            kept.latency.coarse(&mut scratch.gained);
+            let coarse = summary(&scratch.gained);
+            if self.kind == ScopeKind::Server {
+                sampling.sums.coarse.extend_from_slice(&scratch.gained);
             }
             now.latency = coarse;
             kept.write_coarse(self.kind.columns(), coarse, time, &mut scratch.row);
@@ -590,9 +582,8 @@ impl Entry {
                 }
             }
             if let Some(stat) = &sources.latency {
-                for mark in [Mark::Second, Mark::Coarse] {
-                    bytes += latency.advance(stat, cells, mark, &mut Vec::new());
-                }
+                bytes += latency.second(stat, cells, &mut Vec::new());
+                latency.coarse(&mut Vec::new());
             }
         }
         let columns = self.kind.columns().len();
