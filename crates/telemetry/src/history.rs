@@ -28,8 +28,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::cells::Cells;
+use crate::format::prefetch_whole;
 use crate::gauge::{GaugeGuard, Read, ask};
-use crate::history::entry::{Entry, Gone, Kept, Sampling, Scratch, Sums, Time};
+use crate::history::entry::{Entry, Gone, Kept, Pulse, Sampling, Scratch, Sums, Time};
 use crate::tree::{MetricsTree, Place, Shape, Shared};
 
 pub use json::{List, Listed, Row, Series, Sort, WrongQuery};
@@ -41,6 +43,10 @@ pub(crate) const COARSE: u64 = 10;
 const ASK_EVERY: u64 = 5;
 /// Scopes that are looked at with one taking of the tree's locks.
 const BATCH: usize = 128;
+/// How many scopes ahead the numbers of one are brought near.
+const AHEAD: usize = 12;
+/// How many scopes ahead the parts of one that is awake are.
+const NEXT: usize = 3;
 /// Scopes that change places in one go, for want of room.
 const MOST_CHANGES: usize = 64;
 
@@ -112,6 +118,9 @@ struct State {
     last: Option<Place>,
     /// The second of the last sample; 0 before the first.
     now: u64,
+    /// What the tree's changes were at the last sample, and the last second that they were others.
+    changes: u64,
+    changed: u64,
     bytes: usize,
     scratch: Scratch,
 }
@@ -132,6 +141,8 @@ struct Family {
     parent: Option<Place>,
     last: Option<Place>,
     entries: Vec<Entry>,
+    /// Theirs, in the same order.
+    pulses: Vec<Pulse>,
 }
 
 impl History {
@@ -181,13 +192,24 @@ impl History {
         let time = Time { now, passed };
         state.now = now;
         let mut gone = Gone::default();
-        state.discover(&self.tree, &mut gone);
+        let changes = self.tree.changes();
+        if state.changed == 0 || changes != state.changes {
+            (state.changes, state.changed) = (changes, now);
+            state.discover(&self.tree, &mut gone);
+        }
+        // Each scope is looked up once in ten seconds, as long as there may be something new.
+        let look_up = time.before() <= state.changed + COARSE;
+        if look_up && passed > 1 {
+            // Some have missed their turn.
+            state.changed = now;
+        }
+        let tick = self.tree.clock().load(Ordering::Acquire);
         let State { routers, scratch, bytes, .. } = state;
         for router in routers.iter_mut() {
             let Router { entry, servers, services, clients, pairs, sums } = router;
-            let mut sampling = Sampling { time, scratch, sums, grown: 0 };
+            let mut sampling = Sampling { time, tick, scratch, sums, grown: 0 };
             let mut sample = |family: &mut Family, asleep| {
-                self.sample_family(family, asleep, &mut sampling, bytes, &mut gone);
+                self.sample_family(family, (asleep, look_up), &mut sampling, bytes, &mut gone);
             };
             sample(servers, false);
             // Nothing comes to a service but through a server, nor to a pair but through its client.
@@ -198,7 +220,7 @@ impl History {
                 sample(pairs, client.now.is_asleep());
             }
             *bytes += sampling.grown;
-            self.keep_if_there_is_room(entry, bytes);
+            self.keep_if_there_is_room(entry, bytes, &self.tree.cells());
             entry.sample_router(time, sums, scratch);
         }
         *bytes -= gone.bytes.min(*bytes);
@@ -214,51 +236,69 @@ impl History {
     fn sample_family(
         &self,
         family: &mut Family,
-        asleep: bool,
+        (asleep, look_up): (bool, bool),
         sampling: &mut Sampling<'_>,
         bytes: &mut usize,
         gone: &mut Gone,
     ) {
-        let now = sampling.time.now;
+        let time = sampling.time;
         let mut asked: Vec<(usize, usize, Read)> = Vec::new();
-        for (batch, entries) in family.entries.chunks_mut(BATCH).enumerate() {
+        let mut awake = Vec::new();
+        let asks = family.entries.first().is_some_and(Entry::asks);
+        let batches = family.entries.chunks_mut(BATCH).zip(family.pulses.chunks_mut(BATCH));
+        for (batch, (entries, pulses)) in batches.enumerate() {
             let shape = self.tree.shape();
-            for (at, entry) in entries.iter_mut().enumerate() {
+            for (at, pulse) in pulses.iter_mut().enumerate() {
                 // What is known is looked up again every ten seconds, and gauges that are functions, such as budgets and
                 // endpoints, are asked every five; not all of them in the same one.
-                let (new, turn) = (!entry.lives(), (batch * BATCH + at) as u64 + now);
-                if new || turn % COARSE == 0 {
-                    entry.resolve(&self.tree, &shape, gone);
+                let (new, turn) = (!pulse.is_found(), (batch * BATCH + at) as u64 + time.now);
+                if look_up && (new || turn % COARSE == 0) {
+                    entries[at].resolve(pulse, &self.tree, &shape, gone);
                 }
-                if new || turn % ASK_EVERY == 0 {
-                    entry.asked(&shape, &mut |column, read| asked.push((at, column, read)));
+                if asks && (new || turn % ASK_EVERY == 0) {
+                    entries[at].asked(&shape, &mut |other, read| asked.push((at, other, read)));
                 }
             }
             drop(shape);
             // Registrations of one name add up.
             for one in asked.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
                 if let Some(value) = ask(&self.tree, one.iter().map(|(.., read)| read), 0.0) {
-                    entries[one[0].0].answered(one[0].1, value);
+                    entries[one[0].0].answered(one[0].1, value, time.before());
                 }
             }
             asked.clear();
-            for entry in entries.iter_mut() {
-                self.keep_if_there_is_room(entry, bytes);
-            }
             let cells = self.tree.cells();
-            for entry in entries {
-                entry.sample(asleep, &cells, sampling);
+            let reader = cells.reader();
+            awake.clear();
+            for (at, pulse) in pulses.iter().enumerate() {
+                if let Some(ahead) = pulses.get(at + AHEAD).filter(|_| !asleep) {
+                    ahead.prefetch(&reader);
+                }
+                // The tens that end are written from what the rings have, and what has no rings is told the faces'
+                // windows then.
+                if time.is_coarse() || !pulse.rests() || !(asleep || pulse.is_still(&reader)) {
+                    prefetch_whole(&entries[at]);
+                    awake.push(at);
+                }
+            }
+            for (nth, &at) in awake.iter().enumerate() {
+                if let Some(&ahead) = awake.get(nth + NEXT) {
+                    entries[ahead].prefetch();
+                }
+                let (entry, pulse) = (&mut entries[at], &mut pulses[at]);
+                self.keep_if_there_is_room(entry, bytes, &cells);
+                entry.sample(pulse, asleep, (&cells, &reader), sampling);
             }
         }
     }
 
     /// Gives rings to a scope that was just found, when there is room.
-    fn keep_if_there_is_room(&self, entry: &mut Entry, bytes: &mut usize) {
+    fn keep_if_there_is_room(&self, entry: &mut Entry, bytes: &mut usize, cells: &Cells) {
         if entry.is_kept() || entry.left_out || !entry.lives() {
             return;
         }
         if *bytes + Kept::bytes(entry.kind, &self.spans) <= self.limits.for_rings() {
-            *bytes += entry.keep(&self.spans, &self.tree.cells());
+            *bytes += entry.keep(&self.spans, cells);
             self.told.kept.fetch_add(1, Ordering::Relaxed);
         } else {
             entry.left_out = true;
@@ -312,6 +352,9 @@ impl History {
                 kept += 1;
             }
         }
+        for family in state.routers.iter_mut().flat_map(Router::families_mut) {
+            family.entries.iter().zip(&mut family.pulses).for_each(|(entry, pulse)| pulse.agree(entry));
+        }
         self.told.kept.store(kept, Ordering::Relaxed);
         self.told.left_out.store(left_out, Ordering::Relaxed);
     }
@@ -333,6 +376,12 @@ fn always(entry: &Entry) -> bool {
 }
 
 impl State {
+    /// Notes what is not yet noted: the seconds of scopes at rest.
+    fn settle(&mut self) {
+        let now = self.now;
+        self.routers.iter_mut().flat_map(Router::entries_mut).for_each(|entry| entry.settle(now));
+    }
+
     /// Finds the scopes that are new.
     fn discover(&mut self, tree: &Shared, gone: &mut Gone) {
         let shape = tree.shape();
@@ -380,6 +429,10 @@ impl State {
 }
 
 impl Router {
+    fn families_mut(&mut self) -> impl Iterator<Item = &mut Family> {
+        [&mut self.servers, &mut self.services, &mut self.clients].into_iter().chain(&mut self.pairs)
+    }
+
     fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         let families = [&mut self.servers, &mut self.services, &mut self.clients].into_iter().chain(&mut self.pairs);
         std::iter::once(&mut self.entry).chain(families.flat_map(|family| &mut family.entries))
@@ -417,6 +470,7 @@ impl Family {
                 let Some(place) = next else { return };
                 let name = shape.name(place).text().into();
                 self.entries.push(Entry::new(kind, router.clone(), client.cloned(), name, place));
+                self.pulses.push(Pulse::NONE);
                 self.last = Some(place);
             }
         }

@@ -46,6 +46,8 @@ pub struct MetricsTree {
 /// What clones of a tree, its scopes and its handles share.
 pub(crate) struct Shared {
     shape: RwLock<Shape>,
+    /// How often the shape's lock was taken to change something.
+    changes: AtomicU64,
     serial: Serial,
     cells: CellStore,
     /// How many ticks there were.
@@ -248,6 +250,7 @@ impl MetricsTree {
         shape.new_node(NONE, name);
         let shared = Shared {
             shape: RwLock::new(shape),
+            changes: AtomicU64::new(0),
             serial: Serial::next(),
             cells: CellStore::default(),
             clock: Arc::new(AtomicU64::new(0)),
@@ -347,7 +350,15 @@ impl Shared {
     }
 
     fn change(&self) -> RwLockWriteGuard<'_, Shape> {
-        self.shape.write().unwrap_or_else(PoisonError::into_inner)
+        let shape = self.shape.write().unwrap_or_else(PoisonError::into_inner);
+        // With the lock held: who sees this, and takes the lock then, sees the change.
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        shape
+    }
+
+    /// A number that is another one when the shape has changed. To be read before the shape is.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn serial(&self) -> Serial {

@@ -1,9 +1,12 @@
 //! The history as its readers see it: what was counted in which second, what has room, what ends with its scope.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use l5d_telemetry::history::{History, HistoryLimits, List, ScopeKind, Series, Sort};
 use l5d_telemetry::{Counter, Level, MetricsTree, Scope, Snapshotter, Stat};
+use proptest::prelude::*;
 use serde_json::Value;
 
 /// A whole ten of seconds, long after 1970.
@@ -236,6 +239,99 @@ fn seconds_of_rest_are_zeros_whenever_they_are_read() {
     }
     let tens = series(&history, WEB, "requests", -30, Some(10));
     assert_eq!(tens, [Some(5), Some(17), Some(0)]);
+}
+
+#[test]
+fn what_a_gauge_said_before_is_true_of_the_seconds_before() {
+    let tree = MetricsTree::new();
+    let history = History::new(&tree, limits(1 << 20));
+    let web = service(&tree, "svc/web");
+    let budget = Arc::new(AtomicU64::new(10));
+    let read = Arc::clone(&budget);
+    let _guard = web.scope.scope("retries").gauge("budget", move || read.load(Ordering::Relaxed) as f64);
+    history.sample(START + 1);
+    web.answer(1, 5);
+    let mut told = Vec::new();
+    for second in 2..=9 {
+        if second == 4 {
+            budget.store(3, Ordering::Relaxed);
+        }
+        history.sample(START + second);
+        let values = series(&history, WEB, "budget", -(second as i64 - 1), Some(1));
+        assert_eq!(values[..told.len()], told, "what was told stays as it was");
+        told = values;
+    }
+    assert_eq!((told[0], told[7]), (Some(10), Some(3)), "{told:?}");
+    assert!(told.is_sorted_by(|a, b| a >= b), "{told:?}");
+}
+
+/// What three services did between two samples.
+type Step = (u64, [u64; 3], [u64; 3], bool);
+
+proptest! {
+    /// Whoever is at rest or awakes, however late a sample is and whenever somebody looks: the rings, the tens and the
+    /// lists have what a plain list of seconds has.
+    #[test]
+    fn the_history_is_what_a_list_of_all_seconds_is(
+        steps in prop::collection::vec(
+            (
+                prop_oneof![9 => Just(1_u64), 1 => 2..=12_u64],
+                prop::array::uniform3(prop_oneof![3 => Just(0_u64), 1 => 1..=5_u64]),
+                prop::array::uniform3(prop_oneof![9 => Just(0_u64), 1 => 1..=2_u64]),
+                any::<bool>(),
+            ),
+            1..50,
+        ),
+    ) {
+        same_as_a_list(&steps);
+    }
+}
+
+fn same_as_a_list(steps: &[Step]) {
+    let tree = MetricsTree::new();
+    let history = History::new(&tree, HistoryLimits::default());
+    let names = ["a", "b", "c"];
+    let stacks = names.map(|name| service(&tree, name));
+    history.sample(START);
+    let mut now = START;
+    // Requests and failures of each second, from the first after the start.
+    let mut seconds = [const { Vec::<[u64; 2]>::new() }; 3];
+    for (passed, answered, failed, look) in steps {
+        now += passed;
+        for (at, stack) in stacks.iter().enumerate() {
+            stack.answer(answered[at], 10 + at as u64);
+            stack.fail(failed[at]);
+            let came = [answered[at] + failed[at], failed[at]];
+            let part = |n: u64, back: u64| n / passed + u64::from(back < n % passed);
+            seconds[at].extend((0..*passed).rev().map(|back| came.map(|n| part(n, back))));
+        }
+        history.sample(now);
+        let listed = if *look { services(&history) } else { Vec::new() };
+        for row in listed {
+            let at = names.iter().position(|name| row["name"] == *name).unwrap();
+            let last = |column: usize| seconds[at].iter().rev().take(10).map(|second| second[column]).sum::<u64>();
+            assert_eq!((&row["requests_10s"], &row["bad_10s"]), (&last(0).into(), &last(1).into()), "{now} {steps:?}");
+        }
+    }
+    for (at, name) in names.iter().enumerate() {
+        let scope = format!("rt/http/service/{name}");
+        let all = -(seconds[at].len() as i64);
+        for (column, metric) in ["requests", "failures"].into_iter().enumerate() {
+            let expected: Vec<_> = seconds[at].iter().map(|second| Some(second[column])).collect();
+            assert_eq!(series(&history, &scope, metric, all, Some(1)), expected, "{metric} {steps:?}");
+            let tens: Vec<_> = expected.chunks_exact(10).map(|ten| ten.iter().copied().sum::<Option<u64>>()).collect();
+            if !tens.is_empty() {
+                let told = series(&history, &scope, metric, -(tens.len() as i64 * 10), Some(10));
+                assert_eq!(told, tens, "{metric} {steps:?}");
+            }
+        }
+        // A latency is told in each of the seconds that a sample stands for.
+        let mut answered = Vec::new();
+        for (passed, came, ..) in steps {
+            answered.extend((0..*passed).map(|_| (came[at] > 0).then_some(10 + at as u64)));
+        }
+        assert_eq!(series(&history, &scope, "p50", all, Some(1)), answered, "{steps:?}");
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ mod typed;
 pub mod zipkin;
 
 pub use measured::Scrapes;
-pub(crate) use prefetch::prefetch;
+pub(crate) use prefetch::{prefetch, prefetch_whole};
 
 /// A page being written. No lock is held between two calls, and the tree may change between them.
 pub trait Page: Send {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::cells::{Cells, Slot};
+use crate::cells::{Cells, Reader, Slot};
+use crate::format::prefetch_whole;
 use crate::gauge::Read;
 use crate::history::latency::{Gained, Latency, merge, summary};
-use crate::history::ring::{NONE, Ring, encode};
+use crate::history::ring::{NONE, Ring, decode, encode};
 use crate::history::scope::{
     Column, FAILURES, FROM_SERVERS, MAX, NO_CONNECTION, Origin, P50, P99, PENDING, REQUESTS, RETRIES, SUCCESS,
     ScopeKind,
@@ -34,26 +35,97 @@ pub(crate) struct Entry {
     kept: Option<Box<Kept>>,
     /// There was no room for rings.
     pub(crate) left_out: bool,
-    /// What a look at a service or pair that may be at rest needs.
-    pulse: Option<Pulse>,
+    /// Whether it is at rest since the second that was noted last: its pulse says the same, and is all that is looked at.
+    rests: bool,
+    /// The last second that `now` knows of.
+    noted: u64,
     /// The last second of those that nothing came in and that are not in the rings yet; 0 when there are none. The next row
     /// that is written brings them along: most scopes are at rest in most seconds, and their rings are far apart in memory.
     rested: u64,
+    /// Which tick ended the faces' window that `now` tells of, when it does.
+    window: Option<u64>,
     pub(crate) now: Now,
 }
 
-/// Two numbers that stay as they are while a scope is at rest: how many requests have ended, and how many are under way.
-struct Pulse {
-    requests: u32,
-    seen: u64,
-    pending: u32,
+/// The numbers that move with each request: the columns from [`REQUESTS`] to [`PENDING`].
+const VITAL: usize = PENDING + 1;
+
+/// The slot of what isn't there.
+const NOWHERE: u32 = u32::MAX;
+
+/// Where the numbers of a scope are that move with each request, and what they were. Those of a family lie side by side, and
+/// of a scope at rest nothing else is looked at.
+pub(crate) struct Pulse {
+    slots: [u32; VITAL],
+    /// What the counters among them were.
+    seen: [u64; PENDING],
+    rests: bool,
+}
+
+impl Pulse {
+    pub(crate) const NONE: Self = Self { slots: [NOWHERE; VITAL], seen: [0; PENDING], rests: false };
+
+    /// Whether it is known where requests are counted.
+    pub(crate) fn is_found(&self) -> bool {
+        self.slots[REQUESTS] != NOWHERE
+    }
+
+    /// Whether the scope was at rest when it was looked at last.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests
+    }
+
+    /// Whether it is at rest still: nothing came, and nothing is under way.
+    #[inline]
+    pub(crate) fn is_still(&self, reader: &Reader<'_>) -> bool {
+        let now = self.read(reader);
+        now[..PENDING] == self.seen && now[PENDING] == 0
+    }
+
+    #[inline]
+    fn read(&self, reader: &Reader<'_>) -> [u64; VITAL] {
+        let mut sums = [0; VITAL];
+        for (sum, &slot) in sums.iter_mut().zip(&self.slots) {
+            if slot != NOWHERE {
+                *sum = reader.sum(slot);
+            }
+        }
+        sums
+    }
+
+    /// Has the numbers brought near.
+    #[inline]
+    pub(crate) fn prefetch(&self, reader: &Reader<'_>) {
+        // They were made one after the other, and mostly share a line or two.
+        reader.prefetch(self.slots[REQUESTS]);
+        reader.prefetch(self.slots[PENDING]);
+    }
+
+    /// What came since the last look, and how many are under way.
+    fn advance(&mut self, reader: &Reader<'_>) -> [u64; VITAL] {
+        let mut now = self.read(reader);
+        for (now, seen) in now.iter_mut().zip(&mut self.seen) {
+            let before = std::mem::replace(seen, *now);
+            *now = now.saturating_sub(before);
+        }
+        now[PENDING] = u64::try_from(now[PENDING] as i64).unwrap_or(0);
+        now
+    }
+
+    /// After a change of what has rings.
+    pub(crate) fn agree(&mut self, entry: &Entry) {
+        self.rests = entry.rests;
+    }
 }
 
 /// Where the numbers of a scope are. Absent while the scope is empty, which it is when it was pruned.
 struct Sources {
     /// The counter that tells by its end that the scope was pruned.
     requests: Place,
-    columns: Box<[Source]>,
+    /// Keeps the slots of the pulse.
+    vital: [Option<Slot>; VITAL],
+    /// Of the columns behind the latency's.
+    others: Box<[Source]>,
     latency: Option<Arc<StatCell>>,
 }
 
@@ -81,11 +153,17 @@ impl Sources {
             }
             Source::Counter { .. } | Source::Level(_) => true,
         };
-        // What stands for the latency is beside the columns.
-        let mut columns = self.columns.iter().enumerate().filter(|(at, _)| !(P50..=MAX).contains(at));
-        self.latency.is_some() && columns.all(|(_, source)| known(source))
+        self.latency.is_some() && self.vital.iter().all(Option::is_some) && self.others.iter().all(known)
+    }
+
+    /// Where the values of a column come from that is none of the pulse's and none of the latency's.
+    fn other(&self, column: usize) -> Option<&Source> {
+        self.others.get(column.checked_sub(OTHERS)?)
     }
 }
+
+/// The first column behind the latency's.
+const OTHERS: usize = MAX + 1;
 
 /// The rings of a scope.
 pub(crate) struct Kept {
@@ -189,7 +267,7 @@ pub(crate) struct Time {
 }
 
 impl Time {
-    fn before(self) -> u64 {
+    pub(crate) fn before(self) -> u64 {
         self.now - self.passed
     }
 
@@ -206,6 +284,9 @@ impl Time {
 /// The part of `n` that is told of the second that is `back` seconds ago, when `n` came in `passed` seconds. All of the
 /// parts add up to `n`.
 fn share(n: u64, passed: u64, back: u64) -> u64 {
+    if passed == 1 {
+        return n;
+    }
     n / passed + u64::from(back < n % passed)
 }
 
@@ -227,6 +308,8 @@ pub(crate) struct Scratch {
 /// What a sample needs to know and where it tells what it found.
 pub(crate) struct Sampling<'a> {
     pub(crate) time: Time,
+    /// How many ticks there were before the sample.
+    pub(crate) tick: u64,
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) sums: &'a mut Sums,
     /// How many bytes the rings have grown by.
@@ -256,9 +339,21 @@ impl Entry {
             sources: None,
             kept: None,
             left_out: false,
-            pulse: None,
+            rests: false,
+            noted: 0,
             rested: 0,
+            window: None,
             now: Now::default(),
+        }
+    }
+
+    /// Has what it consists of brought near, being near itself.
+    pub(crate) fn prefetch(&self) {
+        if let Some(sources) = &self.sources {
+            prefetch_whole(&**sources);
+        }
+        if let Some(kept) = &self.kept {
+            prefetch_whole(&**kept);
         }
     }
 
@@ -267,10 +362,11 @@ impl Entry {
         self.kept.is_some()
     }
 
-    /// One column's value of a second.
-    pub(crate) fn second(&self, second: u64, column: usize) -> Option<u64> {
+    /// One column's value of a second. `now` is the second of the last sample.
+    pub(crate) fn second(&self, second: u64, column: usize, now: u64) -> Option<u64> {
         let fine = &self.kept.as_ref()?.fine;
-        if second <= self.rested && fine.last().is_some_and(|last| second > last) {
+        let rested = if self.rests { now } else { self.rested };
+        if second <= rested && fine.last().is_some_and(|last| second > last) {
             self.at_rest(column)
         } else {
             fine.value(second, column)
@@ -284,7 +380,7 @@ impl Entry {
 
     /// One column's value of a second in which nothing came.
     fn at_rest(&self, column: usize) -> Option<u64> {
-        match self.sources.as_ref().map(|sources| &sources.columns[column]) {
+        match self.sources.as_ref().and_then(|sources| sources.other(column)) {
             Some(Source::Gauge { last, .. }) => Some(*last),
             _ => (!(P50..=MAX).contains(&column)).then_some(0),
         }
@@ -309,19 +405,15 @@ impl Entry {
         }
     }
 
-    /// Whether this second is one of rest, and has been noted.
-    fn rests(&mut self, asleep: bool, cells: &Cells, time: Time) -> bool {
-        // The tens that end are written from what the rings have, and what has no rings is told the faces' windows then.
-        if time.is_coarse() || self.now.still == 0 || self.now.pending > 0 {
-            return false;
+    /// Notes the seconds of rest up to this one, which are ten at most: no end of ten seconds is passed over.
+    pub(crate) fn settle(&mut self, until: u64) {
+        if !self.rests || self.noted >= until {
+            return;
         }
-        let Some(pulse) = &self.pulse else { return false };
-        if !asleep && (cells.sum(pulse.requests) != pulse.seen || cells.sum(pulse.pending) != 0) {
-            return false;
+        for now in self.noted + 1..=until {
+            self.now.note(Time { now, passed: 1 }, 0, 0);
         }
-        self.now.note(time, 0, 0);
-        self.rested = time.now;
-        true
+        (self.noted, self.rested) = (until, until);
     }
 
     /// The keys that lead to the scope.
@@ -349,7 +441,7 @@ impl Entry {
 
     /// Looks where the scope's metrics are, as far as that isn't known. What is not needed any more goes to `gone`, to be
     /// dropped when no lock is held.
-    pub(crate) fn resolve(&mut self, tree: &Shared, shape: &Shape, gone: &mut Gone) {
+    pub(crate) fn resolve(&mut self, pulse: &mut Pulse, tree: &Shared, shape: &Shape, gone: &mut Gone) {
         if self.kind == ScopeKind::Router {
             return;
         }
@@ -357,18 +449,35 @@ impl Entry {
             gone.sources.extend(self.sources.take().map(|sources| *sources));
             gone.bytes += self.drop_rings();
             self.left_out = false;
-            self.pulse = None;
-            self.now = Now::default();
+            (self.rests, self.noted, self.window, self.now) = (false, 0, None, Now::default());
+            *pulse = Pulse::NONE;
         }
         if self.sources.as_ref().is_some_and(|sources| sources.are_complete(shape)) {
             return;
         }
         let Some(requests) = shape.child_of(self.place, "requests") else { return };
         let sources = self.sources.get_or_insert_with(|| {
-            let columns = self.kind.columns().iter().map(|_| Source::Absent).collect();
-            Box::new(Sources { requests, columns, latency: None })
+            let others = self.kind.columns().iter().skip(OTHERS).map(|_| Source::Absent).collect();
+            Box::new(Sources { requests, vital: Default::default(), others, latency: None })
         });
-        for (source, column) in sources.columns.iter_mut().zip(self.kind.columns()) {
+        for (at, column) in self.kind.columns().iter().enumerate().take(VITAL) {
+            let (Origin::Counter(keys) | Origin::Gauge(keys)) = column.source else { continue };
+            let vital = &mut sources.vital[at];
+            if vital.is_some() {
+                continue;
+            }
+            let found = keys.iter().try_fold(self.place, |place, key| shape.child_of(place, key));
+            let slot = match found.map(|place| shape.metric(place)) {
+                Some(Metric::Counter(number)) if column.is_count() => Some(number),
+                Some(Metric::Gauge(number)) if !column.is_count() => shape.gauge(number).level.as_ref().map(|l| l.0),
+                _ => None,
+            };
+            if let Some(slot) = slot {
+                *vital = Some(Slot::again(tree, slot));
+                pulse.slots[at] = slot;
+            }
+        }
+        for (source, column) in sources.others.iter_mut().zip(self.kind.columns().iter().skip(OTHERS)) {
             let keys = match column.source {
                 Origin::Counter(keys) | Origin::Gauge(keys) if matches!(source, Source::Absent) => keys,
                 // The gauge may be another than it was.
@@ -402,19 +511,23 @@ impl Entry {
         }
     }
 
-    /// The gauges that have to be asked, with their columns.
+    /// Whether it is of a kind that has gauges which have to be asked.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(self.kind, ScopeKind::Service | ScopeKind::Client)
+    }
+
+    /// The gauges that have to be asked, by their places among the columns behind the latency's.
     pub(crate) fn asked(&self, shape: &Shape, each: &mut impl FnMut(usize, Read)) {
         let Some(sources) = &self.sources else { return };
         let wanted = match self.kind {
             // At rest it says nothing new; before its rings are there it hasn't said anything.
             ScopeKind::Service => !self.left_out && (!self.is_kept() || self.now.in_ten_seconds() > 0),
-            ScopeKind::Client => true,
-            _ => false,
+            _ => self.asks(),
         };
         if !wanted {
             return;
         }
-        for (column, source) in sources.columns.iter().enumerate() {
+        for (column, source) in sources.others.iter().enumerate() {
             let Source::Gauge { place, .. } = source else { continue };
             if let Some(place) = shape.alive(*place)
                 && let Metric::Gauge(number) = shape.metric(place)
@@ -426,60 +539,57 @@ impl Entry {
         }
     }
 
-    /// What a gauge said.
-    pub(crate) fn answered(&mut self, column: usize, value: f64) {
+    /// What a gauge said, by the number that [`asked`](Self::asked) gave it. `before` is the second of the sample before.
+    pub(crate) fn answered(&mut self, other: usize, value: f64, before: u64) {
+        let value = if value.is_finite() && value > 0.0 { value.round() as u64 } else { 0 };
+        let Some(Source::Gauge { last, .. }) = self.sources.as_deref().and_then(|s| s.others.get(other)) else {
+            return;
+        };
+        if *last == value {
+            return;
+        }
         // What it said before is true of the seconds before.
+        self.settle(before);
         self.catch_up(&mut [0; MOST_COLUMNS]);
-        if let Some(sources) = &mut self.sources
-            && let Source::Gauge { last, .. } = &mut sources.columns[column]
-        {
-            *last = if value.is_finite() && value > 0.0 { value.round() as u64 } else { 0 };
+        if let Some(Source::Gauge { last, .. }) = self.sources.as_deref_mut().and_then(|s| s.others.get_mut(other)) {
+            *last = value;
         }
     }
 
     /// Takes the numbers of this second.
     ///
     /// `asleep` when nothing can have moved here, because nothing moves above.
-    pub(crate) fn sample(&mut self, asleep: bool, cells: &Cells, sampling: &mut Sampling<'_>) {
+    pub(crate) fn sample(
+        &mut self,
+        pulse: &mut Pulse,
+        asleep: bool,
+        (cells, reader): (&Cells, &Reader<'_>),
+        sampling: &mut Sampling<'_>,
+    ) {
         let time = sampling.time;
-        if self.rests(asleep, cells, time) {
-            return;
-        }
+        self.settle(time.before());
+        (self.rests, pulse.rests, self.noted) = (false, false, time.now);
         self.catch_up(&mut sampling.scratch.row);
         let Some(sources) = &mut self.sources else { return };
         let mut values = [0; MOST_COLUMNS];
         let kept = self.kept.is_some();
-        let before = self.now.still;
-        let quiet = match &mut sources.columns[REQUESTS] {
-            _ if asleep => true,
-            Source::Counter { slot, seen } => {
-                let quiet = before > 0 && cells.sum(slot.number()) == *seen;
-                quiet && matches!(self.kind, ScopeKind::Service | ScopeKind::Pair)
-            }
-            _ => false,
-        };
-        for (column, source) in sources.columns.iter_mut().enumerate() {
+        if !asleep {
+            values[..VITAL].copy_from_slice(&pulse.advance(reader));
+        }
+        for (other, source) in sources.others.iter_mut().enumerate() {
+            let column = OTHERS + other;
             values[column] = match source {
                 Source::Absent => 0,
                 Source::Counter { .. } | Source::Level(_) if asleep => 0,
-                Source::Counter { .. } if quiet && column != RETRIES => 0,
                 Source::Counter { .. } if !kept && !matters_always(self.kind, column) => 0,
                 Source::Counter { slot, seen } => {
-                    let value = cells.sum(slot.number());
+                    let value = reader.sum(slot.number());
                     let came = value.saturating_sub(*seen);
                     *seen = value;
                     came
                 }
-                Source::Level(slot) => u64::try_from(cells.sum(slot.number()) as i64).unwrap_or(0),
+                Source::Level(slot) => u64::try_from(reader.sum(slot.number()) as i64).unwrap_or(0),
                 Source::Gauge { last, .. } => *last,
-            };
-        }
-        if matches!(self.kind, ScopeKind::Service | ScopeKind::Pair) {
-            self.pulse = match (&sources.columns[REQUESTS], &sources.columns[PENDING]) {
-                (Source::Counter { slot, seen }, Source::Level(pending)) => {
-                    Some(Pulse { requests: slot.number(), seen: *seen, pending: pending.number() })
-                }
-                _ => None,
             };
         }
         let now = &mut self.now;
@@ -507,14 +617,22 @@ impl Entry {
         if time.is_coarse() {
             now.busy = now.busy * 0.8 + now.in_ten_seconds() as f64 * 0.2;
         }
+        // Others have more to tell than what their requests do.
+        let may_rest = matches!(self.kind, ScopeKind::Service | ScopeKind::Pair)
+            && now.pending == 0
+            && sources.vital[REQUESTS].is_some()
+            && sources.vital[PENDING].is_some();
         let Some(kept) = &mut self.kept else {
-            if time.is_coarse() {
+            (self.rests, pulse.rests) = (may_rest, may_rest);
+            if time.is_coarse() && self.window != Some(sampling.tick) {
                 // The faces' window is a minute old, but costs nothing.
+                self.window = Some(sampling.tick);
                 let window = sources.latency.as_ref().and_then(|stat| stat.window());
                 now.latency = window.filter(|w| w.count > 0).map(|w| [w.p50, w.p99, w.max]);
             }
             return;
         };
+        self.window = None;
         let scratch = &mut *sampling.scratch;
         scratch.gained.clear();
         if let Some(stat) = &sources.latency {
@@ -523,6 +641,10 @@ impl Entry {
             sampling.grown += grown;
         }
         let second = summary(&scratch.gained);
+        // A request's latency is told last: when it is missing there has to be another look.
+        let told = scratch.gained.iter().map(|&(_, n)| n).sum::<u64>();
+        let rests = may_rest && (values[REQUESTS] == 0 || told == values[REQUESTS]);
+        (self.rests, pulse.rests) = (rests, rests);
         if self.kind == ScopeKind::Server {
             sampling.sums.second.extend_from_slice(&scratch.gained);
         }
@@ -574,9 +696,9 @@ impl Entry {
         if let Some(sources) = &mut self.sources
             && self.now.requests > 0
         {
-            for (column, source) in sources.columns.iter_mut().enumerate() {
+            for (other, source) in sources.others.iter_mut().enumerate() {
                 if let Source::Counter { slot, seen } = source
-                    && !matters_always(self.kind, column)
+                    && !matters_always(self.kind, OTHERS + other)
                 {
                     *seen = cells.sum(slot.number());
                 }
@@ -590,7 +712,7 @@ impl Entry {
         let (fine, coarse) = (Ring::new(spans.fine, columns), Ring::new(spans.coarse, columns));
         self.kept = Some(Box::new(Kept { fine, coarse, latency, bytes }));
         // What came before is not in them, so nothing is known of it; and a first row has to be written.
-        (self.rested, self.pulse) = (0, None);
+        (self.rested, self.rests) = (0, false);
         bytes
     }
 
@@ -626,10 +748,9 @@ pub(crate) const CLIENT_CONNECTIONS: usize = 10;
 pub(crate) const CLIENT_ENDPOINTS: usize = 18;
 pub(crate) const SERVER_CONNECTIONS: usize = 7;
 
-/// What is read of a scope without rings, too.
+/// Which of the counters behind the latency's columns are read of a scope without rings, too.
 fn matters_always(kind: ScopeKind, column: usize) -> bool {
     match column {
-        REQUESTS | SUCCESS | FAILURES => true,
         RETRIES => matches!(kind, ScopeKind::Service | ScopeKind::Client),
         NO_CONNECTION => kind == ScopeKind::Client,
         _ => false,
@@ -678,17 +799,22 @@ impl Kept {
         let oldest = steps.end().saturating_sub(self.fine.len() / COARSE);
         for step in (*steps.start()).max(oldest)..=*steps.end() {
             let seconds = (step - 1) * COARSE + 1..=step * COARSE;
-            let mut any = false;
-            for (at, column) in columns.iter().enumerate() {
-                let mut kept = seconds.clone().filter_map(|second| self.fine.value(second, at));
-                let value = if column.is_count() { kept.reduce(|a, b| a + b) } else { kept.next_back() };
-                any |= value.is_some();
+            let mut values = [None; MOST_COLUMNS];
+            for kept in seconds.filter_map(|second| self.fine.row(second)) {
+                for ((value, column), &code) in values.iter_mut().zip(columns).zip(kept) {
+                    if let Some(second) = decode(code) {
+                        let before = value.filter(|_| column.is_count()).unwrap_or(0);
+                        *value = Some(before + second);
+                    }
+                }
+            }
+            for (at, value) in values.iter().enumerate().take(columns.len()) {
                 row[at] = match at {
                     P50 | P99 | MAX => latency[at - P50],
                     _ => value.map_or(NONE, encode),
                 };
             }
-            if any {
+            if values.iter().any(Option::is_some) {
                 self.coarse.write(step, &row[..columns.len()]);
             }
         }

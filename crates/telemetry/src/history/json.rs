@@ -205,7 +205,8 @@ impl History {
             if series.metrics.is_empty() {
                 chosen = (0..columns.len()).collect();
             }
-            let value = |at, column| if step == 1 { entry.second(at, column) } else { entry.ten_seconds(at, column) };
+            let value =
+                |at, column| if step == 1 { entry.second(at, column, now) } else { entry.ten_seconds(at, column) };
             let _ = write!(out, ",\"kept\":{},\"metrics\":{{", entry.is_kept());
             for (i, &column) in chosen.iter().enumerate() {
                 let _ = write!(out, "{}\"{}\":[", if i > 0 { "," } else { "" }, columns[column].name);
@@ -222,7 +223,8 @@ impl History {
 
     /// Scopes with their numbers of now.
     pub fn list(&self, list: &List) -> Listed {
-        let state = self.state();
+        let mut state = self.state();
+        state.settle();
         let search = list.search.as_ref().map(|text| text.to_lowercase()).filter(|text| !text.is_empty());
         let is = |wanted: &Option<String>, text: &str| wanted.as_deref().is_none_or(|w| w == text);
         let chosen = |entry: &&Entry| {
@@ -443,7 +445,7 @@ fn five_seconds(entry: &Entry, column: usize, second: u64) -> Vec<Option<u64>> {
     let steps = (last + 1).saturating_sub(points)..=last;
     let came = steps.map(|point| {
         let seconds = point.saturating_sub(1) * step + 1..=point * step;
-        seconds.filter_map(|second| entry.second(second, column)).reduce(|a, b| a + b)
+        seconds.filter_map(|at| entry.second(at, column, second)).reduce(|a, b| a + b)
     });
     came.collect()
 }

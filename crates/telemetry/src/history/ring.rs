@@ -45,6 +45,8 @@ pub(crate) fn decode(code: u16) -> Option<u64> {
 /// Rows by time: row `n` stands for the step `n` since 1970, and is overwritten by step `n + rows`.
 pub(crate) struct Ring {
     columns: usize,
+    /// How many rows there are.
+    len: u64,
     rows: Box<[u16]>,
     /// The first step that was written, and the last; `None` before that.
     written: Option<(u64, u64)>,
@@ -52,7 +54,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     pub(crate) fn new(rows: usize, columns: usize) -> Self {
-        Self { columns, rows: vec![NONE; rows * columns].into_boxed_slice(), written: None }
+        Self { columns, len: rows as u64, rows: vec![NONE; rows * columns].into_boxed_slice(), written: None }
     }
 
     /// Bytes that the rows of a ring take.
@@ -61,7 +63,7 @@ impl Ring {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        (self.rows.len() / self.columns) as u64
+        self.len
     }
 
     /// The step that was written last.
