@@ -82,6 +82,13 @@ impl Expired {
 
     /// What each family's ended series come to now. To be called with no lock held.
     pub(crate) fn folded(&self, tree: &Shared) -> Vec<(u16, Folded)> {
+        let (folded, left) = self.fold(tree);
+        drop(left);
+        folded
+    }
+
+    /// The same, for who holds the tree's shape; and what is to be dropped when no lock is held.
+    pub(crate) fn fold(&self, tree: &Shared) -> (Vec<(u16, Folded)>, Vec<Lingering>) {
         let mut state = self.state();
         let cells = tree.cells();
         let left = state.sweep(&cells);
@@ -90,10 +97,9 @@ impl Expired {
             folded.entry(*family).or_default().add(lingering, &cells);
         }
         drop((cells, state));
-        drop(left);
         let mut folded: Vec<_> = folded.into_iter().filter(|(_, f)| f.count > 0 || !f.buckets.is_empty()).collect();
         folded.sort_unstable_by_key(|(family, _)| *family);
-        folded
+        (folded, left)
     }
 
     /// How many series ended.

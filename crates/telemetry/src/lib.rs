@@ -69,7 +69,7 @@
 //! # Locks
 //!
 //! Taken in this order and no other: the tree's shape, then what expired, then the cells, then a stat's roll, a pusher's
-//! last values or the exemplars.
+//! last values, a ledger or the exemplars.
 //! A gauge's function is called, and dropped, with none of them held: it may use the tree as it likes. A worker that
 //! writes through a handle takes none of them, except the first time it meets a page of cells or a stat.
 

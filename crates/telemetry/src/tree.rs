@@ -25,6 +25,7 @@ use crate::exemplar::{Exemplar, Exemplars};
 use crate::expired::{Expired, Lingering};
 use crate::families::{Families, Spelled};
 use crate::format::labels::Spot;
+use crate::format::otlp::Ledger;
 use crate::format::prefetch;
 use crate::format::statsd::Unsent;
 use crate::gauge::{Gauge, GaugeGuard, Read};
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     /// Numbers of stats that are free again.
     free_stats: Mutex<Vec<u32>>,
     pushers: Mutex<Vec<Weak<Mutex<Unsent>>>>,
+    ledgers: Mutex<Vec<Weak<Mutex<Ledger>>>>,
     collisions: AtomicU64,
     /// Gauges that panicked when they were asked.
     panics: AtomicU64,
@@ -226,6 +228,19 @@ struct Removed {
     ended: Vec<Lingering>,
 }
 
+/// Who tells differences, and goes on with what was not told of a metric that ends.
+struct Heirs {
+    pushers: Vec<Arc<Mutex<Unsent>>>,
+    ledgers: Vec<Arc<Mutex<Ledger>>>,
+}
+
+/// Lists one of those, and forgets those that are gone.
+fn list<T>(all: &Mutex<Vec<Weak<Mutex<T>>>>, one: &Arc<Mutex<T>>) {
+    let mut all = lock(all);
+    all.retain(|one| one.strong_count() > 0);
+    all.push(Arc::downgrade(one));
+}
+
 impl MetricsTree {
     /// An empty tree.
     pub fn new() -> Self {
@@ -257,6 +272,7 @@ impl MetricsTree {
             ticking: Mutex::default(),
             free_stats: Mutex::default(),
             pushers: Mutex::default(),
+            ledgers: Mutex::default(),
             collisions: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             stat_bytes: AtomicU64::new(0),
@@ -561,9 +577,9 @@ impl Shared {
         // A scope that many names share outlives each of them.
         let shared = |shape: &Shape, place: Place| named && shape.name(place).text() == OVERFLOW;
         if let Some(place) = place.and_then(|p| shape.alive(p)).filter(|&p| !shared(&shape, p)) {
-            let pushers = self.pushers();
+            let heirs = self.heirs();
             let mut path: Vec<Name> = shape.path(place.node).into_iter().cloned().collect();
-            shape.empty(self, place.node, &mut path, &pushers, &mut removed);
+            shape.empty(self, place.node, &mut path, &heirs, &mut removed);
             if named {
                 shape.emptied(place);
             }
@@ -573,9 +589,11 @@ impl Shared {
     }
 
     pub(crate) fn list_pusher(&self, pusher: &Arc<Mutex<Unsent>>) {
-        let mut pushers = lock(&self.pushers);
-        pushers.retain(|p| p.strong_count() > 0);
-        pushers.push(Arc::downgrade(pusher));
+        list(&self.pushers, pusher);
+    }
+
+    pub(crate) fn list_ledger(&self, ledger: &Arc<Mutex<Ledger>>) {
+        list(&self.ledgers, ledger);
     }
 
     pub(crate) fn return_stat(&self, number: u32) {
@@ -591,8 +609,9 @@ impl Shared {
         lock(&self.free_stats)
     }
 
-    fn pushers(&self) -> Vec<Arc<Mutex<Unsent>>> {
-        lock(&self.pushers).iter().filter_map(Weak::upgrade).collect()
+    fn heirs(&self) -> Heirs {
+        let pushers = lock(&self.pushers).iter().filter_map(Weak::upgrade).collect();
+        Heirs { pushers, ledgers: lock(&self.ledgers).iter().filter_map(Weak::upgrade).collect() }
     }
 }
 
@@ -1111,14 +1130,7 @@ impl Shape {
     }
 
     /// Takes a node's metric and children away. `path` leads to the node, and does again afterwards.
-    fn empty(
-        &mut self,
-        tree: &Arc<Shared>,
-        node: u32,
-        path: &mut Vec<Name>,
-        pushers: &[Arc<Mutex<Unsent>>],
-        removed: &mut Removed,
-    ) {
+    fn empty(&mut self, tree: &Arc<Shared>, node: u32, path: &mut Vec<Name>, heirs: &Heirs, removed: &mut Removed) {
         self.unlist(node);
         let metric = self.node(node).about.metric();
         self.set_metric(node, Metric::None);
@@ -1126,7 +1138,10 @@ impl Shape {
             Metric::None => {}
             Metric::Counter(number) => {
                 let slot = Slot::adopt(tree, number);
-                for pusher in pushers {
+                for ledger in &heirs.ledgers {
+                    lock(ledger).pruned(path);
+                }
+                for pusher in &heirs.pushers {
                     lock(pusher).pruned(path, number, tree.cells().sum(number));
                 }
                 removed.ended.extend(tree.expired.take(path, Lingering::Counter(slot), &tree.cells()));
@@ -1138,6 +1153,9 @@ impl Shape {
             }
             Metric::Stat(number) => {
                 if let Some(stat) = self.stats.remove(&number) {
+                    for ledger in &heirs.ledgers {
+                        lock(ledger).pruned(path);
+                    }
                     removed.ended.extend(tree.expired.take(path, Lingering::Stat(stat), &tree.cells()));
                 }
             }
@@ -1147,7 +1165,7 @@ impl Shape {
         for &child in &children {
             let name = self.node(child).name;
             path.push(self.names.get(name).clone());
-            self.empty(tree, child, path, pushers, removed);
+            self.empty(tree, child, path, heirs, removed);
             path.pop();
             self.unindex_child(node, name, child);
         }

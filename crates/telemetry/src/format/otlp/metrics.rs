@@ -4,19 +4,30 @@
 //! it scrapes there. Cumulative values are told since the exporter was made, or since a series appeared or began anew. Deltas are told since
 //! the collector last took the series: what it did not take is part of the next delta, and its time, too. So a request that
 //! failed needs nobody's care; one that was taken must be told to [`Metrics::taken`].
+//!
+//! A series that is pruned between two deltas leaves the tree with what was not told of it. That comes with the family's
+//! `(expired)` series: its deltas are what `expired.rs` has of all that ended, less what was taken of it while it was there
+//! and since. So the deltas of a family add up to what was counted in it, whenever its series end. Who prunes a series tells
+//! the [`Ledger`] under the lock of the tree's shape; who collects reads a value and notes it under that lock, too.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::wire::{Buffer, bytes, fixed64, message, text, varint, varint_field};
 use super::{Resource, push_resource, push_scope, push_text};
+use crate::buckets::range;
 use crate::catalogue::{Family, Unit, classify, families};
 use crate::collide::Kind;
-use crate::stat::Bucket;
-use crate::tree::MetricsTree;
-use crate::visit::{MetricRef, Visitor};
+use crate::expired::{EXPIRED, Folded};
+use crate::gauge::ask;
+use crate::names::Name;
+use crate::stat::{Bucket, StatRef};
+use crate::sync::{Mutex, lock};
+use crate::tree::{Metric, MetricsTree};
+use crate::walk::{Step, Walk};
 
 /// What a value is told relative to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,10 +64,62 @@ pub struct Options {
 pub struct Metrics {
     tree: MetricsTree,
     options: Options,
-    series: HashMap<String, Series, RandomState>,
-    /// When the exporter was made, then when it last collected: a series that is new at a collection began in between.
+    ledger: Arc<Mutex<Ledger>>,
+    /// When the exporter was made.
+    began_ns: u64,
+    /// The same, then when it last collected: a series that is new at a collection began in between.
     since_ns: u64,
     round: u64,
+}
+
+/// What is known of the series, for whoever tells differences of them.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// By path.
+    series: HashMap<String, Series, RandomState>,
+    /// What was taken of series that ended, by family: while they were there, and of what stands for them since.
+    expired: HashMap<u16, Ended, RandomState>,
+}
+
+/// What was taken of a family's series that ended.
+struct Ended {
+    value: Value,
+    /// When something was taken since they did.
+    taken_ns: Option<u64>,
+}
+
+impl Ledger {
+    /// A metric is being pruned. The tree's shape is locked.
+    pub(crate) fn pruned(&mut self, path: &[Name]) {
+        let Some(series) = self.series.remove(&key(path.iter().map(Name::text))) else { return };
+        if !series.value.is_nothing() {
+            self.ended(series.family, &series.value).value.add(&series.value);
+        }
+    }
+
+    fn ended(&mut self, family: u16, like: &Value) -> &mut Ended {
+        self.expired.entry(family).or_insert_with(|| Ended { value: like.nothing(), taken_ns: None })
+    }
+
+    fn taken(&mut self, told: &Told, at_ns: u64) {
+        // Unless it was pruned meanwhile: then this was told of what ended. Another of its name is not listed before it is
+        // collected.
+        if let Some(series) = told.series.as_ref().and_then(|key| self.series.get_mut(key)) {
+            series.value.add(&told.gained);
+            series.start_ns = at_ns;
+            return;
+        }
+        let ended = self.ended(told.family, &told.gained);
+        ended.value.add(&told.gained);
+        if told.series.is_none() {
+            ended.taken_ns = Some(at_ns);
+        }
+    }
+}
+
+/// No key has a NUL in the middle of what another key could be.
+fn key<'a>(path: impl Iterator<Item = &'a str>) -> String {
+    path.collect::<Vec<_>>().join("\0")
 }
 
 /// A request, and what it would mean if it were taken.
@@ -65,12 +128,21 @@ pub struct Request {
     pub body: Vec<u8>,
     /// How many values it has.
     pub points: usize,
-    told: Vec<(String, Value)>,
+    told: Vec<Told>,
     at_ns: u64,
+}
+
+/// A difference that is told.
+struct Told {
+    family: u16,
+    /// Of which series, by its key; `None` of those that ended.
+    series: Option<String>,
+    gained: Value,
 }
 
 /// What is known of a series.
 struct Series {
+    family: u16,
     start_ns: u64,
     /// What was last seen, if cumulative; what was last taken, if deltas are told.
     value: Value,
@@ -84,7 +156,7 @@ enum Value {
 }
 
 /// A value, and what it means if it is taken.
-type Point = (Buffer, Option<(String, Value)>);
+type Point = (Buffer, Option<Told>);
 
 /// As many values are told in one request.
 const POINTS: usize = 2000;
@@ -98,32 +170,59 @@ const MOST_BUCKETS: i64 = 160;
 impl Metrics {
     /// Of this tree, beginning now, in nanoseconds since 1970.
     pub fn new(tree: &MetricsTree, options: Options, now_ns: u64) -> Self {
-        Self { tree: tree.clone(), options, series: HashMap::default(), since_ns: now_ns, round: 0 }
+        let ledger = Arc::default();
+        if options.temporality == Temporality::Delta {
+            tree.shared().list_ledger(&ledger);
+        }
+        Self { tree: tree.clone(), options, ledger, began_ns: now_ns, since_ns: now_ns, round: 0 }
     }
 
     /// The requests that tell everything as it is now.
     pub fn collect(&mut self, now_ns: u64) -> Vec<Request> {
         self.round += 1;
-        let tree = self.tree.clone();
+        let delta = self.options.temporality == Temporality::Delta;
+        let ended = if delta { self.ended() } else { Vec::new() };
         let mut reading =
             Reading { metrics: self, now_ns, path: Vec::new(), families: BTreeMap::new(), told: HashSet::default() };
-        tree.visit(&mut reading);
+        reading.walk();
+        ended.into_iter().for_each(|(start_ns, told)| reading.add_ended(start_ns, told));
         let families = reading.families;
-        let round = self.round;
-        self.series.retain(|_, series| series.round == round);
+        if !delta {
+            let round = self.round;
+            lock(&self.ledger).series.retain(|_, series| series.round == round);
+        }
         self.since_ns = now_ns;
         self.requests(families, now_ns)
     }
 
-    /// A request was taken.
+    /// What is to be told of series that ended, and since when. Whoever is pruned later is no part of it.
+    fn ended(&self) -> Vec<(u64, Told)> {
+        let tree = self.tree.shared();
+        // Held, so that what has ended is what the ledger was told of.
+        let shape = tree.shape();
+        let (folded, left) = tree.expired().fold(tree);
+        let ledger = lock(&self.ledger);
+        let told = folded.into_iter().filter_map(|(family, folded)| {
+            let value = Value::of(folded, families()[usize::from(family)].kind);
+            let ended = ledger.expired.get(&family);
+            let gained = match ended {
+                Some(ended) => value.since(&ended.value)?,
+                None => value,
+            };
+            let start_ns = ended.and_then(|ended| ended.taken_ns).unwrap_or(self.began_ns);
+            (!gained.is_nothing()).then_some((start_ns, Told { family, series: None, gained }))
+        });
+        let told = told.collect();
+        drop((ledger, shape));
+        drop(left);
+        told
+    }
+
+    /// A request was taken. To be told before the next collection.
     pub fn taken(&mut self, request: &Request) {
         if self.options.temporality == Temporality::Delta {
-            for (key, value) in &request.told {
-                if let Some(series) = self.series.get_mut(key) {
-                    series.value = value.clone();
-                    series.start_ns = request.at_ns;
-                }
-            }
+            let mut ledger = lock(&self.ledger);
+            request.told.iter().for_each(|told| ledger.taken(told, request.at_ns));
         }
     }
 
@@ -196,99 +295,141 @@ struct Reading<'a> {
     told: HashSet<(u16, Labels), RandomState>,
 }
 
-impl Visitor for Reading<'_> {
-    fn enter(&mut self, key: &str) {
-        self.path.push(key.to_owned());
-    }
-
-    fn leave(&mut self) {
-        self.path.pop();
-    }
-
-    fn metric(&mut self, metric: MetricRef<'_>) {
-        match metric {
-            MetricRef::Gauge(value) if value.is_finite() => {
-                let Some((family, labels)) = self.named(Kind::Gauge) else { return };
-                let mut point = Buffer::new();
-                fixed64(&mut point, 3, self.now_ns);
-                fixed64(&mut point, 4, family.unit.of(value).to_bits());
-                push_labels(&mut point, 7, &labels);
-                self.add(family, point, None);
+impl Reading<'_> {
+    /// Goes over the tree, node by node. The shape is held while a counter or stat is read and noted: it can't be pruned in
+    /// between.
+    fn walk(&mut self) {
+        let tree = self.metrics.tree.clone();
+        let tree = tree.shared();
+        let mut walk = Walk::new(self.metrics.tree.root_place());
+        loop {
+            let shape = tree.shape();
+            let place = match walk.step(&shape) {
+                Step::Done => return,
+                Step::Leave => {
+                    if walk.depth() > 0 {
+                        self.path.pop();
+                    }
+                    continue;
+                }
+                Step::Enter(place) => place,
+            };
+            if walk.depth() > 1 {
+                self.path.push(shape.name(place).text().to_owned());
             }
-            MetricRef::Gauge(_) => {}
-            MetricRef::Counter(value) => self.told(Value::Counter(value)),
-            MetricRef::Stat(stat) => self.told(Value::Stat { sum: stat.sum(), buckets: stat.buckets() }),
+            match shape.metric(place) {
+                Metric::None => {}
+                Metric::Counter(slot) => self.told(Value::Counter(tree.cells().sum(slot))),
+                Metric::Stat(number) => {
+                    let stat = StatRef::new(shape.stat(number));
+                    self.told(Value::Stat { sum: stat.sum(), buckets: stat.buckets() });
+                }
+                Metric::Gauge(number) => {
+                    let gauge = shape.gauge(number);
+                    let reads: Vec<_> = gauge.reads.iter().map(|(_, read)| read.clone()).collect();
+                    let level = gauge.level_value(&tree.cells());
+                    drop(shape);
+                    if let Some(value) = ask(tree, &reads, level) {
+                        self.gauge(value);
+                    }
+                }
+            }
         }
     }
-}
 
-impl Reading<'_> {
+    fn gauge(&mut self, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        let Some((family, _, labels)) = self.named(Kind::Gauge) else { return };
+        let mut point = Buffer::new();
+        fixed64(&mut point, 3, self.now_ns);
+        fixed64(&mut point, 4, family.unit.of(value).to_bits());
+        push_labels(&mut point, 7, &labels);
+        self.add(family, point, None);
+    }
+
     /// A counter or a stat: what of its value is told, and from when on.
     fn told(&mut self, value: Value) {
-        // No key has a NUL in the middle of what another key could be.
-        let key = self.path.join("\0");
+        let key = key(self.path.iter().map(String::as_str));
         let kind = if matches!(value, Value::Counter(_)) { Kind::Counter } else { Kind::Stat };
-        let Some((family, labels)) = self.named(kind) else { return };
-        let metrics = &mut *self.metrics;
-        let (since_ns, round) = (metrics.since_ns, metrics.round);
-        let delta = metrics.options.temporality == Temporality::Delta;
-        let none = || match value {
-            Value::Counter(_) => Value::Counter(0),
-            Value::Stat { .. } => Value::Stat { sum: 0, buckets: Vec::new() },
-        };
-        let series =
-            metrics.series.entry(key.clone()).or_insert_with(|| Series { start_ns: since_ns, value: none(), round });
+        let Some((family, number, labels)) = self.named(kind) else { return };
+        let (since_ns, round) = (self.metrics.since_ns, self.metrics.round);
+        let delta = self.metrics.options.temporality == Temporality::Delta;
+        let mut ledger = lock(&self.metrics.ledger);
+        let series = ledger.series.entry(key.clone()).or_insert_with(|| Series {
+            family: number,
+            start_ns: since_ns,
+            value: value.nothing(),
+            round,
+        });
         series.round = round;
         let gained = match value.since(&series.value) {
             Some(gained) => gained,
             None => {
                 // It began anew since the last collection.
-                (series.start_ns, series.value) = (since_ns, none());
+                (series.start_ns, series.value) = (since_ns, value.nothing());
                 value.clone()
             }
         };
         let start_ns = series.start_ns;
         if !delta {
             series.value = value.clone();
-        } else if gained.is_nothing() {
+        }
+        drop(ledger);
+        if delta && gained.is_nothing() {
             return;
         }
-        let shown = if delta { &gained } else { &value };
+        let point = self.point(family, &labels, start_ns, if delta { &gained } else { &value });
+        self.add(family, point, delta.then_some(Told { family: number, series: Some(key), gained }));
+    }
+
+    /// What was not told of the series of a family that ended.
+    fn add_ended(&mut self, start_ns: u64, told: Told) {
+        let family = &families()[usize::from(told.family)];
+        // As the modern face does.
+        let labels: &[&str] = if family.labels.is_empty() { &["state"] } else { &family.labels };
+        let labels: Labels = labels.iter().map(|label| (*label, EXPIRED.to_owned())).collect();
+        let point = self.point(family, &labels, start_ns, &told.gained);
+        self.add(family, point, Some(told));
+    }
+
+    fn point(&self, family: &Family, labels: &Labels, start_ns: u64, shown: &Value) -> Buffer {
         let mut point = Buffer::new();
         fixed64(&mut point, 2, start_ns);
         fixed64(&mut point, 3, self.now_ns);
         match shown {
             Value::Counter(n) => {
                 fixed64(&mut point, 6, *n);
-                push_labels(&mut point, 7, &labels);
+                push_labels(&mut point, 7, labels);
             }
             Value::Stat { sum, buckets } => {
                 let count: u64 = buckets.iter().map(|bucket| bucket.count).sum();
                 fixed64(&mut point, 4, count);
                 #[expect(clippy::cast_precision_loss, reason = "the format has nothing wider")]
                 fixed64(&mut point, 5, family.unit.of(*sum as f64).to_bits());
-                match metrics.options.histograms {
+                match self.metrics.options.histograms {
                     Histograms::Explicit => {
                         push_explicit(&mut point, buckets, family.unit);
-                        push_labels(&mut point, 9, &labels);
+                        push_labels(&mut point, 9, labels);
                     }
                     Histograms::Exponential => {
                         push_exponential(&mut point, buckets, family.unit);
-                        push_labels(&mut point, 1, &labels);
+                        push_labels(&mut point, 1, labels);
                     }
                 }
             }
         }
-        self.add(family, point, delta.then_some((key, value)));
+        point
     }
 
-    fn add(&mut self, family: &'static Family, point: Buffer, told: Option<(String, Value)>) {
+    fn add(&mut self, family: &'static Family, point: Buffer, told: Option<Told>) {
         let (_, points) = self.families.entry(&family.name).or_insert_with(|| (family, Vec::new()));
         points.push((point, told));
     }
 
-    /// The family of the path, and its labels. `None` for what is told as a part of another.
-    fn named(&mut self, kind: Kind) -> Option<(&'static Family, Labels)> {
+    /// The family of the path, its number, and its labels. `None` for what is told as a part of another.
+    fn named(&mut self, kind: Kind) -> Option<(&'static Family, u16, Labels)> {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         let found = classify(&path, kind)?;
         let family = &families()[usize::from(found.family)];
@@ -299,7 +440,7 @@ impl Reading<'_> {
             labels.push(("l5d.path", self.path.join("/")));
             self.told.insert((found.family, labels.clone()));
         }
-        Some((family, labels))
+        Some((family, found.family, labels))
     }
 }
 
@@ -326,6 +467,43 @@ fn push_labels(point: &mut Buffer, field: u32, labels: &[(&'static str, String)]
 }
 
 impl Value {
+    /// What ended series of a family come to.
+    fn of(folded: Folded, kind: Kind) -> Self {
+        if kind == Kind::Counter {
+            return Self::Counter(folded.count);
+        }
+        let buckets = folded.buckets.into_iter().map(|(index, count)| {
+            let (from, below) = range(index);
+            Bucket { from, below, count }
+        });
+        Self::Stat { sum: folded.sum, buckets: buckets.collect() }
+    }
+
+    /// Of the same kind.
+    fn nothing(&self) -> Self {
+        match self {
+            Self::Counter(_) => Self::Counter(0),
+            Self::Stat { .. } => Self::Stat { sum: 0, buckets: Vec::new() },
+        }
+    }
+
+    fn add(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::Counter(n), Self::Counter(more)) => *n += more,
+            (Self::Stat { sum, buckets }, Self::Stat { sum: more, buckets: gained }) => {
+                *sum += more;
+                for bucket in gained {
+                    match buckets.binary_search_by_key(&bucket.from, |known| known.from) {
+                        Ok(at) => buckets[at].count += bucket.count,
+                        Err(at) => buckets.insert(at, *bucket),
+                    }
+                }
+            }
+            // A family is of one kind.
+            _ => {}
+        }
+    }
+
     /// What came since that value was seen; `None` when it can't have been seen of this.
     fn since(&self, seen: &Self) -> Option<Self> {
         match (self, seen) {
@@ -576,6 +754,146 @@ mod tests {
         assert_eq!(starts(&mut cumulative, 140), [(Some(130), Some(2))], "new since the last collection");
         let value = Value::Counter(1).since(&Value::Counter(2));
         assert_eq!(value, None);
+    }
+
+    /// A collector that adds deltas up: the counts of a family, in all of its series.
+    #[derive(Default)]
+    struct Sums(BTreeMap<String, u64>);
+
+    impl Sums {
+        fn take(&mut self, requests: &[Request]) {
+            for point in points(requests).iter().filter(|point| point.field != 5) {
+                let count = point.number(if point.field == 7 { 6 } else { 4 }).unwrap();
+                *self.0.entry(point.name.clone()).or_default() += count;
+            }
+        }
+
+        fn of(&self, name: &str) -> u64 {
+            self.0.get(name).copied().unwrap_or(0)
+        }
+    }
+
+    const REQUESTS: &str = "l5d_client_requests";
+    const LATENCY: &str = "l5d_client_request_duration";
+
+    #[test]
+    fn what_a_pruned_series_had_still_to_tell_comes_once() {
+        let tree = MetricsTree::new();
+        let snapshots = Snapshotter::new(&tree);
+        let mut delta = metrics(&tree, Temporality::Delta, Histograms::Explicit);
+        let mut sums = Sums::default();
+        let mut collect = |at: u64, taken: bool| {
+            let requests = delta.collect(at * SECOND);
+            if taken {
+                requests.iter().for_each(|request| delta.taken(request));
+                sums.take(&requests);
+            }
+            let told = points(&requests).into_iter().map(|point| {
+                let client = point.labels.iter().find(|(key, _)| key == "client").unwrap().1.clone();
+                let count = point.number(if point.field == 7 { 6 } else { 4 }).unwrap();
+                (point.name.replace("l5d_client_", ""), client, point.start_s.unwrap(), count)
+            });
+            let told: Vec<_> = told.collect();
+            (told, sums.of(REQUESTS), sums.of(LATENCY))
+        };
+        let told = |name: &str, client: &str, start_s: u64, n: u64| (name.to_owned(), client.to_owned(), start_s, n);
+        let scope = tree.scope("rt").scope("http").scope("client").scope("a");
+        let (requests, latency) = (scope.counter("requests"), scope.stat("request_latency_ms"));
+        requests.add(5);
+        latency.add(3);
+        snapshots.tick();
+        let both = vec![told("request_duration", "a", 100, 1), told("requests", "a", 100, 5)];
+        assert_eq!(collect(110, true), (both, 5, 1));
+        requests.add(3);
+        latency.add(3);
+        latency.add(70);
+        scope.prune();
+        let both = vec![told("request_duration", "(expired)", 100, 2), told("requests", "(expired)", 100, 3)];
+        assert_eq!(collect(120, false), (both.clone(), 5, 1));
+        assert_eq!(collect(130, true), (both, 8, 3));
+        assert_eq!(collect(140, true), (vec![], 8, 3), "once");
+        // A handle that is still held, and one of the same name that is new.
+        requests.add(2);
+        tree.scope("rt").scope("http").scope("client").scope("a").counter("requests").add(4);
+        let both = vec![told("requests", "a", 140, 4), told("requests", "(expired)", 130, 2)];
+        assert_eq!(collect(150, true), (both, 14, 3));
+    }
+
+    #[test]
+    fn what_was_taken_of_a_series_that_was_pruned_meanwhile_is_not_told_again() {
+        let tree = MetricsTree::new();
+        let mut delta = metrics(&tree, Temporality::Delta, Histograms::Explicit);
+        let mut sums = Sums::default();
+        let clients = tree.scope("rt").scope("http").scope("client");
+        for (taken, more) in [(true, 0), (false, 0), (true, 6), (false, 6)] {
+            let requests = clients.scope("a").counter("requests");
+            requests.add(5);
+            let under_way = delta.collect(110 * SECOND);
+            clients.scope("a").prune();
+            // The next of that name begins before the first is taken.
+            clients.scope("a").counter("requests").add(more);
+            if taken {
+                under_way.iter().for_each(|request| delta.taken(request));
+                sums.take(&under_way);
+            }
+            let rest = delta.collect(120 * SECOND);
+            rest.iter().for_each(|request| delta.taken(request));
+            sums.take(&rest);
+            clients.scope("a").prune();
+        }
+        assert_eq!(sums.of(REQUESTS), 4 * 5 + 2 * 6);
+    }
+
+    /// Two workers that make, count and prune without end, and requests of which some are not taken.
+    #[test]
+    fn deltas_add_up_to_what_was_counted_while_series_come_and_go() {
+        const ROUNDS: u64 = 3000;
+        let tree = MetricsTree::new();
+        let snapshots = Snapshotter::new(&tree);
+        let mut delta = metrics(&tree, Temporality::Delta, Histograms::Explicit);
+        let mut sums = Sums::default();
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|threads| {
+            for worker in 0..2 {
+                let (tree, done) = (&tree, &done);
+                threads.spawn(move || {
+                    let _worker = tree.enter_worker();
+                    let clients = tree.scope("rt").scope("http").scope("client");
+                    let mut late = Vec::new();
+                    for round in 0..ROUNDS {
+                        let scope = clients.scope(&format!("{worker}-{}", round % 7));
+                        let (requests, latency) = (scope.counter("requests"), scope.stat("request_latency_ms"));
+                        requests.add(2);
+                        latency.add(round % 300);
+                        if round % 3 == 0 {
+                            scope.prune();
+                        }
+                        requests.incr();
+                        late.push(requests);
+                        late.drain(..late.len().saturating_sub(5)).for_each(|requests| requests.add(1));
+                    }
+                    late.drain(..).for_each(|requests| requests.add(1));
+                    done.fetch_add(1, std::sync::atomic::Ordering::Release);
+                });
+            }
+            let mut round = 0_u64;
+            while done.load(std::sync::atomic::Ordering::Acquire) < 2 {
+                round += 1;
+                snapshots.tick();
+                let requests = delta.collect((100 + round) * SECOND);
+                for request in requests.iter().filter(|_| !round.is_multiple_of(3)) {
+                    delta.taken(request);
+                    sums.take(std::slice::from_ref(request));
+                }
+                assert!(sums.of(REQUESTS) <= 2 * 4 * ROUNDS);
+            }
+        });
+        snapshots.tick();
+        let last = delta.collect(1_000_000 * SECOND);
+        last.iter().for_each(|request| delta.taken(request));
+        sums.take(&last);
+        assert_eq!((sums.of(REQUESTS), sums.of(LATENCY)), (2 * 4 * ROUNDS, 2 * ROUNDS));
+        assert!(delta.collect(1_000_001 * SECOND).is_empty(), "there is nothing left");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod metrics;
 mod spans;
 mod wire;
 
+pub(crate) use metrics::Ledger;
 pub use metrics::{Histograms, Metrics, Options, Request, Temporality};
 pub use spans::push_traces;
 
