@@ -429,3 +429,43 @@ fn typed_pages_have_each_family_in_one_go_under_its_type() {
     let help = "# HELP p_rt:service:requests Requests that completed, however they ended. Measured at the logical name";
     assert!(page.starts_with(help), "{page}");
 }
+
+/// A metric of a scope: its name, and what it is.
+fn made(scope: &Scope, metrics: &[(usize, usize)], held: &mut Vec<Box<dyn std::any::Any>>) {
+    // Some come to one field key on the wire.
+    const NAMES: [&str; 8] = ["requests", "success", "time", "time_", "a b", "a\tb", "a\\tb", "load"];
+    for &(name, kind) in metrics {
+        let name = NAMES[name];
+        match kind {
+            0 | 1 => scope.counter(name).add(kind as u64 + 7),
+            2 => {
+                let level = scope.level(name);
+                level.add(3);
+                held.push(Box::new(level));
+            }
+            3 => scope.stat(name).add(4),
+            _ => scope.scope("service").scope("svc/web").counter(name).add(2),
+        }
+    }
+}
+
+proptest::proptest! {
+    /// What was learnt of one line must not show in the next.
+    #[test]
+    fn a_line_of_influxdbs_is_what_it_is_on_a_page_of_its_own(
+        scopes in proptest::collection::vec(proptest::collection::vec((0..8_usize, 0..5_usize), 0..8), 1..6),
+    ) {
+        let (all, mut held) = (MetricsTree::new(), Vec::new());
+        let mut alone = Vec::new();
+        for (at, metrics) in scopes.iter().enumerate() {
+            let one = MetricsTree::new();
+            for tree in [&all, &one] {
+                made(&tree.scope("rt").scope("http").scope("client").scope(&format!("c{at}")), metrics, &mut held);
+            }
+            Snapshotter::new(&one).tick();
+            alone.push(influx(&one));
+        }
+        Snapshotter::new(&all).tick();
+        proptest::prop_assert_eq!(influx(&all), alone.concat());
+    }
+}

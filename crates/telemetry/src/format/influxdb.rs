@@ -56,24 +56,30 @@ struct Influx {
     unmarked: usize,
     /// Of each open line, the one of the node on top last.
     fields: Vec<Field>,
-    /// The text of their keys.
+    /// The text of the keys that their templates don't have.
     keys: Vec<u8>,
     /// What ends a count.
     integer: &'static [u8],
-    /// How the fields of the last line were sorted: scopes of one kind have the same ones, and sorting is most of the
-    /// work.
-    sorted: Sorted,
+    /// The last line of each depth: scopes of one kind have the same fields, and what was found out of those is most of the
+    /// work. At each depth one line is open at a time.
+    templates: Vec<Template>,
 }
 
-/// An order of fields.
+/// The fields of a line without their values.
 #[derive(Default)]
-struct Sorted {
-    /// The text of their keys, as they came.
+struct Template {
+    /// Their keys, as they came, and where each ends.
     keys: Vec<u8>,
-    /// The length of each key.
-    lengths: Vec<usize>,
+    ends: Vec<usize>,
+    /// The names that the keys are: one that is the same is so by its address, since it is held here.
+    names: Vec<Option<Name>>,
     /// Their places, in the order of the line.
     order: Vec<u32>,
+    /// A blank or a comma, the key and an equals sign of each, in the order of the line, and where each ends.
+    pieces: Vec<u8>,
+    cuts: Vec<usize>,
+    /// Whether no two keys are the same.
+    unique: bool,
 }
 
 /// How it was before a node, and where the fields of its own line begin.
@@ -87,8 +93,19 @@ struct Above {
 }
 
 struct Field {
-    key: Range<usize>,
     value: Value,
+    /// [`SAME`] when it is the one that the template has at this place.
+    key: Range<u32>,
+}
+
+/// No range: none begins at the end.
+const SAME: Range<u32> = u32::MAX..u32::MAX;
+
+impl Field {
+    /// Its key, where that is not the template's.
+    fn key<'a>(&self, keys: &'a [u8]) -> Option<&'a [u8]> {
+        (self.key != SAME).then(|| &keys[self.key.start as usize..self.key.end as usize])
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -114,19 +131,27 @@ impl Influx {
             fields: Vec::new(),
             keys: Vec::new(),
             integer: if options.integers { b"i" } else { b"" },
-            sorted: Sorted::default(),
+            templates: Vec::new(),
         }
     }
 
     /// A field of the node entered last, which belongs to the line of the node above it.
     fn field(&mut self, suffix: &str, value: Value) {
+        let depth = self.above.len().saturating_sub(1);
+        let first = depth.checked_sub(1).map_or(0, |above| self.above[above].field);
         let start = self.keys.len();
         self.keys.extend_from_slice(&self.key);
         self.keys.extend_from_slice(suffix.as_bytes());
         if suffix.is_empty() && self.key == b"time" {
             self.keys.push(b'_');
         }
-        self.fields.push(Field { key: start..self.keys.len(), value });
+        let at = self.fields.len() - first;
+        let same = self.templates.get(depth).and_then(|t| t.key(at)) == Some(&self.keys[start..]);
+        if same {
+            self.keys.truncate(start);
+        }
+        let key = if same { SAME } else { start as u32..self.keys.len() as u32 };
+        self.fields.push(Field { value, key });
         if let Some(own) = self.above.last_mut() {
             own.field = self.fields.len();
             own.key = self.keys.len();
@@ -157,8 +182,14 @@ impl Influx {
         if first == self.fields.len() {
             return;
         }
-        let (fields, keys) = (&self.fields[first..], &self.keys);
-        self.sorted.sort(fields, keys);
+        let depth = self.above.len();
+        if self.templates.len() <= depth {
+            self.templates.resize_with(depth + 1, Template::default);
+        }
+        let (fields, template) = (&self.fields[first..], &mut self.templates[depth]);
+        if fields.len() != template.ends.len() || fields.iter().any(|field| field.key != SAME) {
+            *template = template.of(fields, &self.keys);
+        }
         out.extend_from_slice(match self.name.as_slice() {
             b"" if self.above.is_empty() => b"root",
             b"" => b"_",
@@ -167,56 +198,97 @@ impl Influx {
         out.extend_from_slice(&self.before);
         out.extend_from_slice(&self.host);
         out.extend_from_slice(&self.after);
-        let mut sign = b' ';
-        let mut order = self.sorted.order.iter().map(|&at| &fields[at as usize]).peekable();
-        while let Some(field) = order.next() {
-            let key = &keys[field.key.clone()];
-            let sign = std::mem::replace(&mut sign, b',');
-            let mut count = match field.value {
-                Value::Counter(n) | Value::Integer(n) => n,
-                Value::Float(_) => 0,
-            };
-            // Counters of one name are written as their sum; of all else the first made keeps the name.
-            while let Some(same) = order.next_if(|f| keys[f.key.clone()] == *key) {
-                if let Value::Counter(_) = field.value {
-                    count = count.wrapping_add(same.value.counted());
-                }
-            }
-            if let Value::Float(x) = field.value {
-                out.push(sign);
-                out.extend_from_slice(key);
-                out.push(b'=');
+        let integer = self.integer;
+        let mut write = |piece: &[u8], value: Value| match value {
+            Value::Float(x) => {
+                out.extend_from_slice(piece);
                 push_java(out, x);
-            } else if self.integer.is_empty() {
-                push_pieces(out, &[sign], key, *b"=", count, []);
-            } else {
+            }
+            Value::Counter(n) | Value::Integer(n) if integer.is_empty() => push_pieces(out, piece, &[], [], n, []),
+            Value::Counter(n) | Value::Integer(n) => {
                 // An integer of the database has a sign.
-                push_pieces(out, &[sign], key, *b"=", count.min(i64::MAX as u64), []);
-                out.extend_from_slice(self.integer);
+                push_pieces(out, piece, &[], [], n.min(i64::MAX as u64), []);
+                out.extend_from_slice(integer);
+            }
+        };
+        let mut start = 0;
+        if template.unique {
+            for (&at, &cut) in template.order.iter().zip(&template.cuts) {
+                write(&template.pieces[start..cut], fields[at as usize].value);
+                start = cut;
+            }
+        } else {
+            let mut order = template.order.iter().zip(&template.cuts).peekable();
+            while let Some((&at, &cut)) = order.next() {
+                let piece = &template.pieces[start..cut];
+                start = cut;
+                let (key, mut value) = (template.key(at as usize), fields[at as usize].value);
+                // Counters of one name are written as their sum; of all else the first made keeps the name.
+                while let Some((&same, &cut)) = order.next_if(|(other, _)| template.key(**other as usize) == key) {
+                    start = cut;
+                    if let Value::Counter(count) = &mut value {
+                        *count = count.wrapping_add(fields[same as usize].value.counted());
+                    }
+                }
+                write(piece, value);
             }
         }
         out.push(b'\n');
     }
 }
 
-impl Sorted {
-    /// Sets the order of these fields.
-    fn sort(&mut self, fields: &[Field], keys: &[u8]) {
-        // Those of one line lie one behind the other.
-        let text = fields.first().zip(fields.last()).map_or(&[][..], |(a, z)| &keys[a.key.start..z.key.end]);
-        let lengths = fields.iter().map(|f| f.key.len());
-        if self.keys == text && lengths.clone().eq(self.lengths.iter().copied()) {
-            return;
+impl Template {
+    /// The key of the field that came at this place.
+    fn key(&self, at: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(at)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Some(&self.keys[start..end])
+    }
+
+    /// Whether the field at this place is the one that a name is.
+    #[inline]
+    fn has(&mut self, at: usize, name: &Name) -> bool {
+        match self.names.get(at) {
+            Some(Some(known)) if known.is_same(name) => true,
+            None => false,
+            Some(_) => self.meets(at, name),
         }
-        self.keys.clear();
-        self.keys.extend_from_slice(text);
-        self.lengths.clear();
-        self.lengths.extend(lengths);
-        self.order.clear();
-        self.order.extend(0..fields.len() as u32);
+    }
+
+    #[cold]
+    fn meets(&mut self, at: usize, name: &Name) -> bool {
+        let same = self.key(at) == Some(name.text().as_bytes());
+        if same {
+            self.names[at] = Some(name.clone());
+        }
+        same
+    }
+
+    /// The template of these fields, whose keys are partly this one's.
+    fn of(&self, fields: &[Field], keys: &[u8]) -> Self {
+        let mut new = Self::default();
+        for (at, field) in fields.iter().enumerate() {
+            let key = field.key(keys).or_else(|| self.key(at));
+            new.keys.extend_from_slice(key.unwrap_or_default());
+            new.ends.push(new.keys.len());
+            let name = self.names.get(at).filter(|_| field.key == SAME);
+            new.names.push(name.cloned().flatten());
+        }
         // Stable, so that of two that come to one name the first made stays.
-        let key = |at: u32| &keys[fields[at as usize].key.clone()];
-        self.order.sort_by(|&a, &b| key(a).cmp(key(b)));
+        let mut order: Vec<u32> = (0..fields.len() as u32).collect();
+        let key = |at: u32| new.key(at as usize);
+        order.sort_by(|&a, &b| key(a).cmp(&key(b)));
+        let unique = order.windows(2).all(|two| key(two[0]) != key(two[1]));
+        let (mut pieces, mut cuts) = (Vec::new(), Vec::new());
+        // A pair of the same key has one piece that is used.
+        for &at in &order {
+            pieces.push(if cuts.is_empty() { b' ' } else { b',' });
+            pieces.extend_from_slice(key(at).unwrap_or_default());
+            pieces.push(b'=');
+            cuts.push(pieces.len());
+        }
+        (new.order, new.pieces, new.cuts, new.unique) = (order, pieces, cuts, unique);
+        new
     }
 }
 
@@ -233,8 +305,9 @@ pub(crate) fn series(path: &[&Name], kind: Kind) -> Vec<Vec<u8>> {
         Kind::Stat => face.summary(&Summary::default()),
         Kind::Counter | Kind::Gauge => face.field("", Value::Integer(0)),
     }
-    let fields = face.fields.iter().map(|f| [&line, &face.keys[f.key.clone()]].join(&b'\n'));
-    fields.collect()
+    // Without a line there is no template.
+    let keys = face.fields.iter().filter_map(|field| field.key(&face.keys));
+    keys.map(|key| [&line, key].join(&b'\n')).collect()
 }
 
 impl Value {
@@ -258,8 +331,14 @@ impl Face for Influx {
         });
         self.spot = spot;
         match does {
-            Does::Label(key @ "client") => push_tag(&mut self.before, key, name.text()),
-            Does::Label(key) => push_tag(&mut self.after, key, name.text()),
+            Does::Label(key) => {
+                let tags = if key == "client" { &mut self.before } else { &mut self.after };
+                if name.is(Plain::Influx) {
+                    [",", key, "=", name.text()].iter().for_each(|part| tags.extend_from_slice(part.as_bytes()));
+                } else {
+                    push_tag(tags, key, name.text());
+                }
+            }
             Does::Name | Does::Cause | Does::Exn => {
                 if self.above.len() > 1 {
                     self.name.push(b':');
@@ -289,9 +368,15 @@ impl Face for Influx {
             self.counter(slot, value, out);
             return self.leave(out);
         }
-        let start = self.keys.len();
-        self.keys.extend_from_slice(name.text().as_bytes());
-        self.fields.push(Field { key: start..self.keys.len(), value: Value::Counter(value) });
+        let at = self.fields.len() - self.above.last().map_or(0, |own| own.field);
+        let same = self.templates.get_mut(self.above.len()).is_some_and(|template| template.has(at, name));
+        let mut key = SAME;
+        if !same {
+            let start = self.keys.len();
+            self.keys.extend_from_slice(name.text().as_bytes());
+            key = start as u32..self.keys.len() as u32;
+        }
+        self.fields.push(Field { value: Value::Counter(value), key });
     }
 
     fn gauge(&mut self, value: f64, _out: &mut Vec<u8>) {
