@@ -129,6 +129,12 @@ impl Browser {
         })
     }
 
+    /// Scrolls the first element that a CSS selector finds onto the screen.
+    pub(crate) fn scroll_to(&self, selector: &str) {
+        let script = format!("document.querySelector({})?.scrollIntoView()", json!(selector));
+        self.run(&script);
+    }
+
     pub(crate) fn click(&self, selector: &str) {
         let script = format!("document.querySelector({}).click()", json!(selector));
         self.run(&script);

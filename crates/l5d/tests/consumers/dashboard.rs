@@ -141,7 +141,11 @@ pub(crate) fn every_page_renders_in_light_and_dark_with_traffic(suite: &Suite) {
         for (name, path, place, words) in pages {
             browser.look(look, 1000);
             browser.open(&site.url(path));
-            browser.wait_text(place, |text| text.contains(words));
+            browser.wait_text(place, |text| {
+                // What is beneath the screen is not read before somebody scrolls there: on a narrow one, the lists.
+                browser.scroll_to(place);
+                text.contains(words)
+            });
             if path.contains("name=") {
                 browser.wait_text(SHOWN, |text| text.starts_with(|c: char| c.is_ascii_digit()));
             }
