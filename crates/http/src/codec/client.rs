@@ -4,32 +4,29 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Version};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use super::{
     Headers,
-    framing::{BadChunk, Decoder, Step},
-    headers::Present,
+    framing::Decoder,
+    headers::{Present, push_length},
+    input::{Input, NoHead},
     message::RequestHead,
     output::{Sending, WriteError},
     parse::{self, Framing, Length, ResponseHead},
-    server::{BODY_PIECE, HEAD_PIECE, poll_more},
 };
 use crate::{body::Body, headers::CONTENT_LENGTH, io::CountedIo};
 
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    io: CountedIo,
-    /// What has come and not been used.
-    input: BytesMut,
+    input: Input,
     header_bytes: usize,
     /// Whether another request may be sent when this exchange has ended.
     keep_alive: bool,
@@ -82,7 +79,7 @@ impl Exchange {
         Self { method: head.method.clone(), sending: Some(Sending::new(text, body, length)), is_begun: false }
     }
 
-    /// Goes on with what is still to be sent. `false` when that cannot be done any more.
+    /// Goes on with what is still to be sent.
     fn poll_sending(&mut self, io: &mut CountedIo, cx: &mut Context<'_>) -> Result<(), WriteError> {
         let Some(sending) = &mut self.sending else { return Ok(()) };
         let before = io.sent();
@@ -103,27 +100,9 @@ impl Exchange {
     }
 }
 
-/// Writes a `content-length` line.
-pub(crate) fn push_length(text: &mut Vec<u8>, length: usize) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut left = length;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(left % 10).unwrap_or_default();
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    text.extend_from_slice(b"content-length: ");
-    text.extend_from_slice(&digits[at..]);
-    text.extend_from_slice(b"\r\n");
-}
-
 impl Wire {
     pub(crate) fn new(io: CountedIo, header_bytes: usize) -> Self {
-        Self { io, input: BytesMut::new(), header_bytes, keep_alive: true }
+        Self { input: Input::new(io), header_bytes, keep_alive: true }
     }
 
     /// Whether the connection can be used: ready when it has ended, or the peer has said what nobody asked for.
@@ -131,8 +110,7 @@ impl Wire {
         if !self.input.is_empty() {
             return Poll::Ready(());
         }
-        let mut place = [const { MaybeUninit::uninit() }; 64];
-        Pin::new(&mut self.io).poll_read(cx, &mut ReadBuf::uninit(&mut place)).map(|_| ())
+        self.input.poll_ahead(cx).map(|_| ())
     }
 
     /// Whether another exchange may follow on this connection.
@@ -146,7 +124,7 @@ impl Wire {
         exchange: &mut Exchange,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(ResponseHead, Length), ExchangeError>> {
-        match exchange.poll_sending(&mut self.io, cx) {
+        match exchange.poll_sending(&mut self.input.io, cx) {
             Ok(()) => {}
             Err(WriteError::Body) => return Poll::Ready(Err(ExchangeError::Body)),
             // An endpoint that takes no more may have said why.
@@ -170,42 +148,18 @@ impl Wire {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(ResponseHead, Length), ExchangeError>> {
         loop {
-            while !self.input.is_empty() {
-                match parse::response(&self.input, method, self.header_bytes) {
-                    Ok(Some((head, framing, used))) => {
-                        self.input.advance(used);
-                        if let Some(response) = self.begin(head, framing)? {
-                            return Poll::Ready(Ok(response));
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(e) => return Poll::Ready(Err(self.malformed(e))),
-                }
+            let header_bytes = self.header_bytes;
+            let head = self.input.poll_head(cx, |bytes, _| {
+                let parsed = parse::response(bytes, method, header_bytes)?;
+                Ok(parsed.map(|(head, framing, used)| ((head, framing), used)))
+            });
+            let (head, framing) = ready!(head).map_err(|e| match e {
+                NoHead::Closed(e) => self.closed(e),
+                NoHead::Bad(what) => self.malformed(what),
+            })?;
+            if let Some(response) = self.begin(head, framing)? {
+                return Poll::Ready(Ok(response));
             }
-            let mut place = [const { MaybeUninit::uninit() }; HEAD_PIECE];
-            let mut piece = ReadBuf::uninit(&mut place);
-            let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece));
-            if let Err(e) = read {
-                return Poll::Ready(Err(self.closed(e)));
-            }
-            let bytes = piece.filled();
-            if bytes.is_empty() {
-                return Poll::Ready(Err(self.closed(io::ErrorKind::UnexpectedEof.into())));
-            }
-            if self.input.is_empty() {
-                match parse::response(bytes, method, self.header_bytes) {
-                    Ok(Some((head, framing, used))) => {
-                        self.input.extend_from_slice(&bytes[used..]);
-                        if let Some(response) = self.begin(head, framing)? {
-                            return Poll::Ready(Ok(response));
-                        }
-                        continue;
-                    }
-                    Ok(None) => {}
-                    Err(e) => return Poll::Ready(Err(self.malformed(e))),
-                }
-            }
-            self.input.extend_from_slice(bytes);
         }
     }
 
@@ -241,34 +195,16 @@ impl Wire {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Bytes>>> {
         self.poll_upload(exchange, cx);
-        loop {
-            match decoder.decode(&mut self.input) {
-                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(data))),
-                Ok(Step::End) => return Poll::Ready(None),
-                Err(BadChunk) => {
-                    self.keep_alive = false;
-                    return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::InvalidData, "a chunk has no size"))));
-                }
-                Ok(Step::More) => {}
-            }
-            match ready!(poll_more(&mut self.io, &mut self.input, decoder.wanted(BODY_PIECE), cx)) {
-                Ok(0) if decoder.ends_with_connection() => return Poll::Ready(None),
-                Ok(0) => {
-                    self.keep_alive = false;
-                    return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    self.keep_alive = false;
-                    return Poll::Ready(Some(Err(e)));
-                }
-            }
+        let polled = self.input.poll_data(decoder, cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.keep_alive = false;
         }
+        polled
     }
 
     /// Goes on with what is left of the request; a connection that does not take it is not used again.
     pub(crate) fn poll_upload(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) {
-        if exchange.poll_sending(&mut self.io, cx).is_err() {
+        if exchange.poll_sending(&mut self.input.io, cx).is_err() {
             self.keep_alive = false;
         }
     }
@@ -277,8 +213,8 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         // TLS tells its peer that it ends, if that can be done at once.
-        if self.io.is_tls() {
-            let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        if self.input.io.is_tls() {
+            let _ = Pin::new(&mut self.input.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
     }
 }

@@ -85,27 +85,29 @@ impl Headers {
             let plain = value == name + line.name.len() + 2
                 && text.get(value - 1) == Some(&b' ')
                 && text.get(end..end + 2) == Some(b"\r\n");
-            this.push(name, line.name.len(), value, line.value.len(), plain);
+            let line = this.line(name, line.name.len(), value, line.value.len(), plain);
+            this.lines.push(line);
         }
         this
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "heads are shorter: HeadLimits sees to it")]
-    fn push(&mut self, name: usize, name_len: usize, value: usize, value_len: usize, plain: bool) {
+    fn line(&mut self, name: usize, name_len: usize, value: usize, value_len: usize, plain: bool) -> Line {
         let shown = &self.text[name..name + name_len];
         let tag = tag(shown);
         self.seen.note(shown, tag);
-        self.lines.push(Line {
+        Line {
             name: name as u32,
             value: value as u32,
             value_len: value_len as u32,
             name_len: name_len as u32,
             tag,
             plain,
-        });
+        }
     }
 
-    fn write(&mut self, name: &[u8], value: &[u8]) -> (usize, usize) {
+    /// A line that is written behind what there is.
+    fn written(&mut self, name: &[u8], value: &[u8]) -> Line {
         let at = self.text.len();
         self.text.reserve(name.len() + value.len() + 4);
         self.text.extend_from_slice(name);
@@ -117,7 +119,7 @@ impl Headers {
             self.text[from..].iter_mut().filter(|b| is_control(**b)).for_each(|b| *b = b' ');
         }
         self.text.extend_from_slice(b"\r\n");
-        (at, from)
+        self.line(at, name.len(), from, value.len(), true)
     }
 
     /// How many lines there are.
@@ -174,12 +176,7 @@ impl Headers {
         let Some(first) = self.lines.iter().position(|line| line.is(&self.text, name, tag)) else {
             return self.add(name, value);
         };
-        let value = value.as_ref();
-        let (at, from) = self.write(name.as_bytes(), value);
-        self.push(at, name.len(), from, value.len(), true);
-        if let Some(line) = self.lines.pop() {
-            self.lines[first] = line;
-        }
+        self.lines[first] = self.written(name.as_bytes(), value.as_ref());
         let text = &self.text;
         let mut at = 0;
         self.lines.retain(|line| {
@@ -190,9 +187,8 @@ impl Headers {
 
     /// Adds a line. Control characters in its value become blanks.
     pub fn add(&mut self, name: &str, value: impl AsRef<[u8]>) {
-        let value = value.as_ref();
-        let (at, from) = self.write(name.as_bytes(), value);
-        self.push(at, name.len(), from, value.len(), true);
+        let line = self.written(name.as_bytes(), value.as_ref());
+        self.lines.push(line);
     }
 
     /// Removes all lines of that name.
@@ -302,77 +298,59 @@ pub(crate) struct Present(u16);
 impl Present {
     /// Something between proxies: `l5d-…`, `finagle-…`.
     pub(crate) const CONTEXT: u16 = 1;
-    pub(crate) const VIA: u16 = 1 << 1;
-    pub(crate) const EXPECT: u16 = 1 << 2;
-    pub(crate) const ACCEPT_ENCODING: u16 = 1 << 3;
-    pub(crate) const CONTENT_LENGTH: u16 = 1 << 4;
-    pub(crate) const TRANSFER_ENCODING: u16 = 1 << 5;
-    pub(crate) const CONNECTION: u16 = 1 << 6;
-    pub(crate) const KEEP_ALIVE: u16 = 1 << 7;
-    pub(crate) const TE: u16 = 1 << 8;
-    pub(crate) const TRAILER: u16 = 1 << 9;
-    pub(crate) const UPGRADE: u16 = 1 << 10;
-    pub(crate) const PROXY_AUTHENTICATE: u16 = 1 << 11;
-    pub(crate) const PROXY_AUTHORIZATION: u16 = 1 << 12;
-    pub(crate) const FORWARDED_CLIENT_CERT: u16 = 1 << 13;
 
     /// Whether one of these is there.
     pub(crate) fn has(self, any: u16) -> bool {
         self.0 & any != 0
     }
 
-    /// By tag first, and by the whole name only where that fits.
     fn note(&mut self, name: &[u8], tag: u32) {
-        if let [b'l' | b'L' | b'f' | b'F', ..] = name {
-            let begins = |what: &str| name.get(..what.len()).is_some_and(|n| n.eq_ignore_ascii_case(what.as_bytes()));
-            if begins("l5d-") || begins("finagle-") {
-                self.0 |= Self::CONTEXT;
-            }
-            return;
-        }
-        macro_rules! known {
-            ($($name:literal => $kind:ident),* $(,)?) => {
-                match tag {
-                    $(known::$kind if name.eq_ignore_ascii_case($name.as_bytes()) => Self::$kind,)*
-                    _ => 0,
-                }
-            };
-        }
-        self.0 |= known! {
-            "te" => TE,
-            "via" => VIA,
-            "expect" => EXPECT,
-            "trailer" => TRAILER,
-            "upgrade" => UPGRADE,
-            "connection" => CONNECTION,
-            "keep-alive" => KEEP_ALIVE,
-            "content-length" => CONTENT_LENGTH,
-            "accept-encoding" => ACCEPT_ENCODING,
-            "transfer-encoding" => TRANSFER_ENCODING,
-            "proxy-authenticate" => PROXY_AUTHENTICATE,
-            "proxy-authorization" => PROXY_AUTHORIZATION,
-            "x-forwarded-client-cert" => FORWARDED_CLIENT_CERT,
+        let begins = |what: &str| name.get(..what.len()).is_some_and(|n| n.eq_ignore_ascii_case(what.as_bytes()));
+        self.0 |= match name {
+            [b'l' | b'L' | b'f' | b'F', ..] if begins("l5d-") || begins("finagle-") => Self::CONTEXT,
+            _ => Self::known(name, tag),
         };
     }
 }
 
-/// The tags of the names that [`Present`] knows.
-mod known {
-    use super::tag;
+/// Gives each name its bit, and [`Present`] the look for them: by tag first, and by the whole name only where that fits.
+macro_rules! present {
+    ($($kind:ident = $bit:literal: $name:literal),* $(,)?) => {
+        impl Present {
+            $(pub(crate) const $kind: u16 = 1 << $bit;)*
 
-    pub(super) const TE: u32 = tag(b"te");
-    pub(super) const VIA: u32 = tag(b"via");
-    pub(super) const EXPECT: u32 = tag(b"expect");
-    pub(super) const TRAILER: u32 = tag(b"trailer");
-    pub(super) const UPGRADE: u32 = tag(b"upgrade");
-    pub(super) const CONNECTION: u32 = tag(b"connection");
-    pub(super) const KEEP_ALIVE: u32 = tag(b"keep-alive");
-    pub(super) const CONTENT_LENGTH: u32 = tag(b"content-length");
-    pub(super) const ACCEPT_ENCODING: u32 = tag(b"accept-encoding");
-    pub(super) const TRANSFER_ENCODING: u32 = tag(b"transfer-encoding");
-    pub(super) const PROXY_AUTHENTICATE: u32 = tag(b"proxy-authenticate");
-    pub(super) const PROXY_AUTHORIZATION: u32 = tag(b"proxy-authorization");
-    pub(super) const FORWARDED_CLIENT_CERT: u32 = tag(b"x-forwarded-client-cert");
+            fn known(name: &[u8], of_name: u32) -> u16 {
+                $(const $kind: u32 = tag($name.as_bytes());)*
+                match of_name {
+                    $($kind if name.eq_ignore_ascii_case($name.as_bytes()) => Self::$kind,)*
+                    _ => 0,
+                }
+            }
+        }
+    };
+}
+
+present! {
+    VIA = 1: "via",
+    EXPECT = 2: "expect",
+    ACCEPT_ENCODING = 3: "accept-encoding",
+    CONTENT_LENGTH = 4: "content-length",
+    TRANSFER_ENCODING = 5: "transfer-encoding",
+    CONNECTION = 6: "connection",
+    KEEP_ALIVE = 7: "keep-alive",
+    TE = 8: "te",
+    TRAILER = 9: "trailer",
+    UPGRADE = 10: "upgrade",
+    PROXY_AUTHENTICATE = 11: "proxy-authenticate",
+    PROXY_AUTHORIZATION = 12: "proxy-authorization",
+    FORWARDED_CLIENT_CERT = 13: "x-forwarded-client-cert",
+}
+
+/// Writes a `content-length` line.
+pub(super) fn push_length(text: &mut Vec<u8>, length: usize) {
+    text.extend_from_slice(b"content-length: ");
+    text.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    text.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

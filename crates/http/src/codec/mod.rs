@@ -8,12 +8,13 @@
 //! - [`headers`]: the lines of a head; [`message`]: requests and responses;
 //! - [`parse`]: from bytes to heads, and what tells how long a body is (RFC 9112 §6);
 //! - [`framing`]: the chunks of a body, in and out;
-//! - [`output`]: what waits to be written;
+//! - [`input`], [`output`]: what has come and waits to be used, what waits to be written;
 //! - [`server`], [`client`]: the two ends of an exchange.
 
 pub(crate) mod client;
 pub(crate) mod framing;
 pub(crate) mod headers;
+mod input;
 pub(crate) mod message;
 pub(crate) mod output;
 pub(crate) mod parse;

@@ -69,20 +69,16 @@ pub(crate) type Parsed<H> = (H, Framing, usize);
 /// # Errors
 /// With the status that tells the sender what is wrong.
 pub(crate) fn request(bytes: &[u8], limits: HeadLimits) -> Result<Option<Parsed<RequestHead>>, StatusCode> {
-    let mut place = [const { MaybeUninit::uninit() }; USUAL_LINES];
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(bytes, &mut place) {
-        Ok(Status::Complete(length)) => complete_request(&request, bytes, length, limits).map(Some),
-        Ok(Status::Partial) => incomplete(bytes, limits).map(|()| None),
-        Err(ParseError::TooManyHeaders) => {
-            let mut lines = many_lines(bytes);
-            let mut request = httparse::Request::new(&mut lines);
-            match request.parse(bytes) {
-                Ok(Status::Complete(length)) => complete_request(&request, bytes, length, limits).map(Some),
-                Ok(Status::Partial) => incomplete(bytes, limits).map(|()| None),
-                Err(_) => Err(StatusCode::BAD_REQUEST),
-            }
-        }
+    let read = with_lines(bytes, |lines| {
+        let mut request = httparse::Request::new(&mut []);
+        Ok(match request.parse_with_uninit_headers(bytes, lines)? {
+            Status::Complete(length) => Some(complete_request(&request, bytes, length, limits)),
+            Status::Partial => None,
+        })
+    });
+    match read {
+        Ok(Some(parsed)) => parsed.map(Some),
+        Ok(None) => incomplete(bytes, limits).map(|()| None),
         Err(_) => {
             // A line that is too long is told as that, also where it is wrong later on.
             incomplete(bytes, limits)?;
@@ -91,9 +87,18 @@ pub(crate) fn request(bytes: &[u8], limits: HeadLimits) -> Result<Option<Parsed<
     }
 }
 
-/// As many as may be in these bytes.
-fn many_lines(bytes: &[u8]) -> Vec<Header<'_>> {
-    vec![httparse::EMPTY_HEADER; bytes.iter().filter(|b| **b == b'\n').count()]
+/// Has a head read with room for as many lines as it may have.
+fn with_lines<'b, T>(
+    bytes: &'b [u8],
+    mut read: impl FnMut(&mut [MaybeUninit<Header<'b>>]) -> Result<T, ParseError>,
+) -> Result<T, ParseError> {
+    match read(&mut [const { MaybeUninit::uninit() }; USUAL_LINES]) {
+        Err(ParseError::TooManyHeaders) => {
+            let lines = bytes.iter().filter(|b| **b == b'\n').count();
+            read(&mut vec![MaybeUninit::uninit(); lines])
+        }
+        read => read,
+    }
 }
 
 /// Whether what there is of a head is within its limits.
@@ -174,34 +179,25 @@ pub(crate) fn response(
     method: &Method,
     header_bytes: usize,
 ) -> Result<Option<Parsed<ResponseHead>>, String> {
-    let mut place = [const { MaybeUninit::uninit() }; USUAL_LINES];
-    let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut response, bytes, &mut place) {
-        Ok(Status::Complete(length)) => complete_response(&response, bytes, length, method).map(Some),
-        Ok(Status::Partial) if bytes.len() > header_bytes + SLACK => Err(too_long(header_bytes)),
-        Ok(Status::Partial) => Ok(None),
-        Err(ParseError::TooManyHeaders) => {
-            let mut lines = many_lines(bytes);
-            let mut response = httparse::Response::new(&mut lines);
-            match response.parse(bytes) {
-                Ok(Status::Complete(length)) => complete_response(&response, bytes, length, method).map(Some),
-                Ok(Status::Partial) if bytes.len() > header_bytes + SLACK => Err(too_long(header_bytes)),
-                Ok(Status::Partial) => Ok(None),
-                Err(e) => Err(malformed(e)),
-            }
-        }
-        Err(e) => Err(malformed(e)),
+    let read = with_lines(bytes, |lines| {
+        let mut response = httparse::Response::new(&mut []);
+        Ok(match config.parse_response_with_uninit_headers(&mut response, bytes, lines)? {
+            Status::Complete(length) => Some(complete_response(&response, bytes, length, method)),
+            Status::Partial => None,
+        })
+    });
+    match read {
+        Ok(Some(parsed)) => parsed.map(Some),
+        Ok(None) if bytes.len() > header_bytes + SLACK => Err(too_long(header_bytes)),
+        Ok(None) => Ok(None),
+        Err(e) => Err(format!("the response can't be read: {e}")),
     }
 }
 
 /// What is said of a response whose headers are beyond the limit.
 pub(crate) fn too_long(header_bytes: usize) -> String {
     format!("the response's headers are longer than {header_bytes} bytes")
-}
-
-fn malformed(e: ParseError) -> String {
-    format!("the response can't be read: {e}")
 }
 
 fn complete_response(

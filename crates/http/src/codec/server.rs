@@ -5,19 +5,19 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use super::{
-    client::push_length,
-    framing::{BadChunk, Decoder, Step},
+    framing::Decoder,
+    headers::push_length,
+    input::{Input, NoHead},
     message::{RequestHead, Response},
     output::Output,
     parse::{self, Framing, HeadLimits, Length},
@@ -28,17 +28,10 @@ use crate::{
     respond,
 };
 
-/// A head is read by pieces of this length, to the stack.
-pub(super) const HEAD_PIECE: usize = 8 * 1024;
-/// A body is read by pieces of at most this length.
-pub(super) const BODY_PIECE: usize = 120 * 1024;
-
 /// A connection that was accepted.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    io: CountedIo,
-    /// What has come and not been used.
-    input: BytesMut,
+    input: Input,
     /// What is left of the body of the request under way.
     body: Decoder,
     /// Whether somebody has the body, to read it.
@@ -65,7 +58,7 @@ pub(crate) fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
 
 impl Wire {
     pub(crate) fn new(io: CountedIo) -> Self {
-        Self { io, input: BytesMut::new(), body: Decoder::Length(0), is_lent: false, waiter: None }
+        Self { input: Input::new(io), body: Decoder::Length(0), is_lent: false, waiter: None }
     }
 
     /// Whether a request has begun to come.
@@ -84,62 +77,23 @@ impl Wire {
         cx: &mut Context<'_>,
         limits: HeadLimits,
     ) -> Poll<Result<(RequestHead, Framing), NoRequest>> {
-        let mut tried = 0;
-        loop {
-            // A head ends with the end of a line: without one there is nothing but its length to look at.
-            if !self.input[tried..].contains(&b'\n') {
-                if let Err(status) = parse::incomplete(&self.input, limits) {
-                    return Poll::Ready(Err(self.refuse(status)));
-                }
-            } else {
-                match parse::request(&self.input, limits) {
-                    Ok(Some((head, framing, used))) => {
-                        self.input.advance(used);
-                        if self.input.is_empty() {
-                            self.input = BytesMut::new();
-                        }
-                        return Poll::Ready(Ok(self.begin(head, framing)));
-                    }
-                    Ok(None) => {}
-                    Err(status) => return Poll::Ready(Err(self.refuse(status))),
-                }
+        let head = self.input.poll_head(cx, |bytes, tried| {
+            // A head ends with the end of a line: without a new one there is nothing but its length to look at.
+            if tried > 0 && !bytes[tried..].contains(&b'\n') {
+                return parse::incomplete(bytes, limits).map(|()| None);
             }
-            tried = self.input.len();
-            let mut place = [const { MaybeUninit::uninit() }; HEAD_PIECE];
-            let mut piece = ReadBuf::uninit(&mut place);
-            if ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece)).is_err() || piece.filled().is_empty() {
-                return Poll::Ready(Err(NoRequest::Closed));
+            let parsed = parse::request(bytes, limits)?;
+            Ok(parsed.map(|(head, framing, used)| ((head, framing), used)))
+        });
+        Poll::Ready(match ready!(head) {
+            Ok((head, framing)) => {
+                self.body = Decoder::new(framing.length);
+                self.is_lent = false;
+                Ok((head, framing))
             }
-            let bytes = piece.filled();
-            if !self.input.is_empty() {
-                self.input.extend_from_slice(bytes);
-                continue;
-            }
-            match parse::request(bytes, limits) {
-                Ok(Some((head, framing, used))) => {
-                    self.input.extend_from_slice(&bytes[used..]);
-                    return Poll::Ready(Ok(self.begin(head, framing)));
-                }
-                Ok(None) => {
-                    self.input.extend_from_slice(bytes);
-                    tried = self.input.len();
-                }
-                Err(status) => {
-                    self.input.extend_from_slice(bytes);
-                    return Poll::Ready(Err(self.refuse(status)));
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, head: RequestHead, framing: Framing) -> (RequestHead, Framing) {
-        self.body = Decoder::new(framing.length);
-        self.is_lent = false;
-        (head, framing)
-    }
-
-    fn refuse(&mut self, status: StatusCode) -> NoRequest {
-        NoRequest::Refused(status, std::mem::take(&mut self.input))
+            Err(NoHead::Closed(_)) => Err(NoRequest::Closed),
+            Err(NoHead::Bad(status)) => Err(NoRequest::Refused(status, self.input.take())),
+        })
     }
 
     /// Ready when the peer has gone, while nothing but the next request can come from it.
@@ -148,13 +102,8 @@ impl Wire {
         if !self.body.is_done() || !self.input.is_empty() {
             return Poll::Pending;
         }
-        let mut place = [const { MaybeUninit::uninit() }; HEAD_PIECE];
-        let mut piece = ReadBuf::uninit(&mut place);
-        match ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece)) {
-            Ok(()) if !piece.filled().is_empty() => {
-                self.input.extend_from_slice(piece.filled());
-                Poll::Pending
-            }
+        match ready!(self.input.poll_ahead(cx)) {
+            Ok(length) if length > 0 => Poll::Pending,
             _ => Poll::Ready(()),
         }
     }
@@ -167,68 +116,23 @@ impl Wire {
                 return Poll::Pending;
             }
             // What has come of it already is passed over.
-            while matches!(self.body.decode(&mut self.input), Ok(Step::Data(_))) {}
+            self.input.skip(&mut self.body);
         }
         Poll::Ready(self.body.is_done())
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        loop {
-            match self.body.decode(&mut self.input) {
-                Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(data))),
-                Ok(Step::End) => return Poll::Ready(None),
-                Err(BadChunk) => {
-                    return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::InvalidData, "a chunk has no size"))));
-                }
-                Ok(Step::More) => {}
-            }
-            match ready!(poll_more(&mut self.io, &mut self.input, self.body.wanted(BODY_PIECE), cx)) {
-                Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
-                Ok(_) => {}
-                Err(e) => return Poll::Ready(Some(Err(e))),
-            }
-        }
-    }
-
     pub(crate) fn poll_flush(&mut self, output: &mut Output, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        output.poll_flush(&mut self.io, cx)
+        output.poll_flush(&mut self.input.io, cx)
     }
 
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        Pin::new(&mut self.input.io).poll_shutdown(cx)
     }
 
-    /// Takes what comes and forgets it. Ready at the end of the connection.
+    /// Takes what comes and forgets it, `left` bytes at most. Ready at the end of the connection, too.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
-        self.input = BytesMut::new();
-        loop {
-            let mut place = [const { MaybeUninit::uninit() }; HEAD_PIECE];
-            let mut piece = ReadBuf::uninit(&mut place);
-            let ended = ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece)).is_err();
-            let length = piece.filled().len();
-            *left = left.saturating_sub(length);
-            if ended || length == 0 || *left == 0 {
-                return Poll::Ready(());
-            }
-        }
+        self.input.poll_discard(cx, left)
     }
-}
-
-/// Reads more of a body, of which `wanted` bytes may come.
-pub(super) fn poll_more(
-    io: &mut CountedIo,
-    input: &mut BytesMut,
-    wanted: usize,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    if input.capacity() - input.len() < wanted.min(BODY_PIECE / 4) {
-        input.reserve(wanted);
-    }
-    let read = pin!(io.read_buf(input)).poll(cx);
-    if read.is_pending() && input.is_empty() {
-        *input = BytesMut::new(); // whoever waits keeps no buffer
-    }
-    read
 }
 
 /// The body of a request, read from its connection when it is asked for.
@@ -247,8 +151,9 @@ impl RequestBody {
 
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let mut wire = lock(&self.wire);
-        let polled = wire.poll_data(cx);
-        self.is_done = wire.body.is_done();
+        let Wire { input, body, .. } = &mut *wire;
+        let polled = input.poll_data(body, cx);
+        self.is_done = body.is_done();
         if self.is_done
             && let Some(waiter) = wire.waiter.take()
         {
