@@ -168,9 +168,7 @@ impl Body {
     fn attached(&mut self) -> &mut Attached {
         self.attached.get_or_insert_default()
     }
-}
 
-impl Body {
     /// The next piece, never an empty one.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {

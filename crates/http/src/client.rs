@@ -379,6 +379,7 @@ impl Endpoint {
     fn take_idle(&self, built: &Built, metrics: &EndpointMetrics, cx: &mut Context<'_>) -> Option<Parked> {
         loop {
             let mut parked = Self::pop(built)?;
+            parked.link.lend();
             metrics.pool_cached.decr();
             if parked.wire.poll_idle(cx).is_pending() {
                 return Some(parked);
@@ -390,13 +391,12 @@ impl Endpoint {
     fn pop(built: &Built) -> Option<Parked> {
         let mine = worker::index() % built.idle.len();
         if let Some(parked) = built.idle[mine].lock().pop() {
-            parked.link.lend();
             return Some(parked);
         }
         if built.idle.len() == 1 || built.idle[mine].borrowed.fetch_add(1, Relaxed) >= MAX_BORROWED {
             return None;
         }
-        built.idle.iter().find_map(|list| list.lock().pop()).inspect(|parked| parked.link.lend())
+        built.idle.iter().find_map(|list| list.lock().pop())
     }
 
     /// Opens a connection and the task that drives it.

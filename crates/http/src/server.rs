@@ -235,18 +235,15 @@ impl HttpServer {
                     tracing::debug!(server = %self.stack.label, peer = %peer.addr, %status, "malformed request");
                     count_malformed(status, &bytes, counters);
                     let (head, _) = respond::wire(status).encode(&Asked::NOTHING);
-                    let mut sending = Sending::bodiless(head);
-                    let sent = poll_fn(|cx| sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx))).await;
-                    return if sent.is_ok() { End::Refused } else { End::Gone };
+                    return if say(wire, head).await { End::Refused } else { End::Gone };
                 }
             };
             counts.message();
-            if framing.expects_continue && framing.length != Length::NONE {
-                let mut sending = Sending::bodiless(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec());
-                let sent = poll_fn(|cx| sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx))).await;
-                if sent.is_err() {
-                    return End::Gone;
-                }
+            if framing.expects_continue
+                && framing.length != Length::NONE
+                && !say(wire, b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()).await
+            {
+                return End::Gone;
             }
             let asked = Asked { is_head: head.method == Method::HEAD, is_old: head.version == Version::HTTP_10 };
             let body = (framing.length != Length::NONE).then(|| Incoming::Request(RequestBody::of(wire)));
@@ -349,6 +346,12 @@ fn count_malformed(status: StatusCode, head: &[u8], counters: &ConnectionCounter
         Some(Malformed::Value) => counters.invalid_values.incr(),
         None => {}
     }
+}
+
+/// Writes a head that nothing follows; whether that could be done.
+async fn say(wire: &SharedWire, head: Vec<u8>) -> bool {
+    let mut sending = Sending::bodiless(head);
+    poll_fn(|cx| sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx))).await.is_ok()
 }
 
 /// Ends a connection from this side. Where more may come of a request, that is taken for a moment: closing the socket before
