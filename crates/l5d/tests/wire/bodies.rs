@@ -1,7 +1,6 @@
 //! Bodies and their framing: whole, streamed, absent (§2.2, §13).
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::Read;
 
 use l5d_testkit::{Response, Upstream, wait_until};
 
@@ -46,21 +45,7 @@ fn bodies_come_through_whole() {
 #[test]
 fn a_stream_is_relayed_as_it_comes() {
     let gate = Gate::default();
-    let held = gate.clone();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port of loopback can be bound");
-    let port = listener.local_addr().expect("a bound socket has an address").port();
-    let serving = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("l5d connects");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("l5d sends a head");
-            head.push(byte[0]);
-        }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").expect("l5d reads");
-        held.pass();
-        stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").expect("l5d reads");
-    });
+    let (port, serving) = gate.hold_stream();
     let proxy = Setup::router(format!("dtab: /svc/* => /$/inet/127.1/{port}")).start();
     let mut downstream = proxy.connect();
     downstream.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");

@@ -1,8 +1,6 @@
 //! The binding caches (§5): what makes room in a full one, what is used once, what leaves when it is idle.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 
 use l5d_testkit::{Response, wait_until};
 use serde_json::Value;
@@ -97,16 +95,7 @@ fn what_is_in_use_stays() {
 #[test]
 fn a_stream_keeps_its_client() {
     let (gate, fast) = (Gate::default(), ok());
-    let held = gate.clone();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port of loopback can be bound");
-    let port = listener.local_addr().expect("a bound socket has an address").port();
-    let serving = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("l5d connects");
-        let _ = stream.read(&mut [0; 1_024]).expect("l5d asks");
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").expect("l5d reads");
-        held.pass();
-        stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").expect("l5d reads");
-    });
+    let (port, serving) = gate.hold_stream();
     let proxy = started([port, fast.port()], "clients: 1");
     let mut reading = proxy.connect();
     reading.send("GET / HTTP/1.1\r\nhost: 0\r\n\r\n").expect("l5d takes bytes");

@@ -92,9 +92,7 @@ fn a_pool_has_its_size_and_its_line() {
     let gate = Gate::default();
     let upstream = gate.hold(Response::ok("ok"));
     let proxy = Setup::to(&upstream).and("client: {hostConnectionPool: {maxSize: 1, maxWaiters: 1}}").start();
-    let mut first = proxy.connect();
-    first.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
-    wait_until("the first request to arrive", || upstream.requests().len() == 1);
+    let mut first = proxy.waiting_at(&upstream);
     let mut second = proxy.connect();
     second.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
     let client = format!("client/$/inet/127.1/{}", upstream.port());

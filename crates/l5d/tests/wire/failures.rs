@@ -185,10 +185,7 @@ fn a_caller_that_goes_away_ends_the_exchange() {
     let upstream = gate.hold(Response::ok("late"));
     let router = "service: {responseClassifier: {kind: io.l5d.http.retryableAll5XX}}";
     let proxy = Setup::to(&upstream).and(router).start();
-    let mut downstream = proxy.connect();
-    downstream.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d takes bytes");
-    wait_until("the upstream to be asked", || upstream.requests().len() == 1);
-    drop(downstream);
+    drop(proxy.waiting_at(&upstream));
     proxy.wait_for_count(&format!("client/$/inet/127.1/{}/connections", upstream.port()), 0);
     gate.open();
     assert_eq!(proxy.get("foo", "/").status, 200);

@@ -10,9 +10,7 @@ fn more_requests_than_a_server_takes_are_nacked() {
     let gate = Gate::default();
     let upstream = gate.hold(Response::ok("ok"));
     let proxy = Setup::to(&upstream).server("maxConcurrentRequests: 1").start();
-    let mut first = proxy.connect();
-    first.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
-    wait_until("the first request to arrive", || upstream.requests().len() == 1);
+    let mut first = proxy.waiting_at(&upstream);
     let mut other = proxy.connect();
     let second = other.get("foo", "/").expect("an answer");
     assert_eq!(second.status, 503);
@@ -36,9 +34,7 @@ fn a_proxy_in_front_takes_it_for_a_nack() {
     let front = Setup::router(format!("dtab: /svc/* => /$/inet/127.1/{}", behind.server.port()))
         .and("client: {failureAccrual: {kind: none}}")
         .start();
-    let mut first = front.connect();
-    first.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
-    wait_until("the first request to arrive", || upstream.requests().len() == 1);
+    let mut first = front.waiting_at(&upstream);
     let reply = front.get("foo", "/");
     assert_eq!(reply.status, 502);
     assert!(reply.text().starts_with("The request was Nacked by the server"), "{}", reply.text());

@@ -1,9 +1,10 @@
 //! A running l5d with one HTTP router, as most tests here need it, and upstreams that can be held.
 
-use std::fmt::Write;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 
 use l5d_testkit::{Downstream, L5d, Reply, Request, Response, Scrape, Upstream, free_port, get, wait_until};
 
@@ -111,6 +112,14 @@ impl Proxy {
         (reply, downstream)
     }
 
+    /// A connection whose request has arrived at the upstream, as its first, and waits there.
+    pub(crate) fn waiting_at(&self, upstream: &Upstream) -> Downstream {
+        let mut downstream = self.connect();
+        downstream.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
+        wait_until("the request to arrive", || upstream.requests().len() == 1);
+        downstream
+    }
+
     /// GETs a page of the admin server.
     pub(crate) fn page(&self, target: &str) -> Reply {
         get(self.l5d.admin(), "localhost", target).expect("the admin server answers")
@@ -186,6 +195,28 @@ impl Gate {
             gate.pass();
             response.clone()
         })
+    }
+
+    /// The port of an upstream that streams `first` to one request, and `second` as soon as the gate is open; and its end.
+    pub(crate) fn hold_stream(&self) -> (u16, JoinHandle<()>) {
+        let held = self.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port of loopback can be bound");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("l5d connects");
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("l5d sends a head");
+                head.push(byte[0]);
+            }
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+                .expect("l5d reads");
+            held.pass();
+            stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").expect("l5d still reads");
+        });
+        (port, serving)
     }
 
     /// Waits until it is open.

@@ -1,7 +1,6 @@
 //! How a process ends (§15).
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use l5d_testkit::{Downstream, Response, wait_until};
@@ -15,9 +14,7 @@ fn requests_in_flight_are_answered_to_the_end() {
     let upstream = gate.hold(Response::ok("at last"));
     let mut proxy = Setup::to(&upstream).admin("shutdownGraceMs: 20000").start();
     let mut idle = proxy.connect();
-    let mut busy = proxy.connect();
-    busy.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
-    wait_until("the request to arrive", || upstream.requests().len() == 1);
+    let mut busy = proxy.waiting_at(&upstream);
     proxy.l5d.process().signal("TERM");
     wait_until("new connections to be refused", || TcpStream::connect(proxy.server).is_err());
     assert_closed(&mut idle);
@@ -39,9 +36,7 @@ fn what_takes_longer_than_the_grace_is_cut_off() {
     let gate = Gate::default();
     let upstream = gate.hold(Response::ok("never"));
     let mut proxy = Setup::to(&upstream).admin("shutdownGraceMs: 1").start();
-    let mut busy = proxy.connect();
-    busy.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
-    wait_until("the request to arrive", || upstream.requests().len() == 1);
+    let mut busy = proxy.waiting_at(&upstream);
     proxy.l5d.process().signal("INT");
     assert_closed(&mut busy);
     assert_eq!(proxy.l5d.process().wait().code(), Some(1));
@@ -65,16 +60,7 @@ fn an_idle_process_ends_at_once() {
 #[test]
 fn bodies_under_way_come_to_their_end() {
     let (gate, whole) = (Gate::default(), ok());
-    let held = gate.clone();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port of loopback can be bound");
-    let port = listener.local_addr().expect("a bound socket has an address").port();
-    let serving = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("l5d connects");
-        let _ = stream.read(&mut [0; 1_024]).expect("l5d asks");
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").expect("l5d reads");
-        held.pass();
-        stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").expect("l5d still reads");
-    });
+    let (port, serving) = gate.hold_stream();
     let dtab = format!("dtab: /svc/stream => /$/inet/127.1/{port}; /svc/whole => /$/inet/127.1/{}", whole.port());
     let mut proxy = Setup::router(dtab).admin("shutdownGraceMs: 60000").start();
     let (mut reading, mut sending) = (proxy.connect(), proxy.connect());
@@ -103,9 +89,7 @@ fn a_posted_shutdown_has_its_grace() {
     let gate = Gate::default();
     let upstream = gate.hold(Response::ok("never"));
     let mut proxy = Setup::to(&upstream).admin("shutdownGraceMs: 60000").start();
-    let mut busy = proxy.connect();
-    busy.send("GET / HTTP/1.1\r\nHost: foo\r\n\r\n").expect("l5d reads");
-    wait_until("the request to arrive", || upstream.requests().len() == 1);
+    let mut busy = proxy.waiting_at(&upstream);
     let mut admin = Downstream::connect(proxy.l5d.admin()).expect("the admin server listens");
     let began = Instant::now();
     let reply = admin.request("POST", "/admin/shutdown?grace=1.milliseconds", &[("host", "localhost")], b"");
