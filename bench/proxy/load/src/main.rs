@@ -4,7 +4,7 @@
 //! load closed HOST:PORT CONNECTIONS REQUESTS       a fixed number of requests, each as soon as the one before is answered
 //! load rate   HOST:PORT CONNECTIONS RATE SECONDS   open loop: latency counts from when a request was due, not sent
 //! load idle   HOST:PORT CONNECTIONS                one request on each, then all stay open until standard input ends
-//! load sink   HOST:PORT                            an upstream: reads each request's body, then answers 200
+//! load sink   HOST:PORT                            an upstream: reads each request's body, then answers 200 with --answer BYTES
 //! ```
 //!
 //! Options: `--host NAME`; `--names N` (`n0` … in turn, instead of one name; `--from N` the first); `--path PATH`;
@@ -15,6 +15,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -258,6 +259,7 @@ impl Load {
 fn run(args: &[String]) -> Result<(), String> {
     let mut requests = Requests { host: "web".into(), names: 0, next: 0, path: "/".into(), post: 0 };
     let mut plain = Vec::new();
+    let mut answer = 0;
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{arg} needs a value"));
@@ -267,6 +269,7 @@ fn run(args: &[String]) -> Result<(), String> {
             "--names" => requests.names = number(value()?)?,
             "--from" => requests.next = number(value()?)?,
             "--post" => requests.post = number(value()?)? as usize,
+            "--answer" => answer = number(value()?)? as usize,
             _ => plain.push(arg.as_str()),
         }
     }
@@ -298,9 +301,12 @@ fn run(args: &[String]) -> Result<(), String> {
             let _ = io::stdin().read(&mut [0]);
         }
         ["sink", addr] => {
+            let mut response = format!("HTTP/1.1 200 OK\r\nContent-Length: {answer}\r\n\r\n").into_bytes();
+            response.resize(response.len() + answer, b'x');
+            let response: Arc<[u8]> = response.into();
             for stream in TcpListener::bind(addr).map_err(io)?.incoming() {
-                let stream = stream.map_err(io)?;
-                std::thread::spawn(move || drop(sink(stream))); // a proxy that closes ends its thread
+                let (stream, response) = (stream.map_err(io)?, response.clone());
+                std::thread::spawn(move || drop(sink(stream, &response))); // a proxy that closes ends its thread
             }
         }
         _ => return Err("see the head of src/main.rs for how to call this".into()),
@@ -308,8 +314,8 @@ fn run(args: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Serves one connection.
-fn sink(mut stream: TcpStream) -> io::Result<()> {
+/// Serves one connection, with the same response each time.
+fn sink(mut stream: TcpStream, response: &[u8]) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(256 * 1024, stream.try_clone()?);
     loop {
         let mut length = 0;
@@ -325,7 +331,7 @@ fn sink(mut stream: TcpStream) -> io::Result<()> {
             }
         }
         io::copy(&mut (&mut reader).take(length), &mut io::sink())?;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        stream.write_all(response)?;
     }
 }
 
