@@ -25,7 +25,7 @@ use foldhash::fast::RandomState;
 use crate::collide::IdTable;
 use crate::format::labels::{Does, Spot, push_key};
 use crate::format::prometheus;
-use crate::names::{Name, push};
+use crate::names::{Name, Plain, push};
 use crate::sync::{Mutex, lock};
 
 /// The forms of a tree's paths.
@@ -37,8 +37,8 @@ pub(crate) struct Families {
     hasher: RandomState,
     /// Where each scope is listed.
     listed: HashMap<u32, Listed, RandomState>,
-    /// The scope that was listed last, and at which spot: the next metric is often beside the last.
-    last: Option<(u32, Spot)>,
+    /// A key that is being spelled.
+    key: Vec<u8>,
     /// How often scopes were taken out.
     prunes: u64,
     /// What the scopes' labels take.
@@ -87,6 +87,7 @@ pub(crate) struct Member {
 struct Listed {
     form: u32,
     at: u32,
+    spot: Spot,
 }
 
 /// Where a page stands.
@@ -138,7 +139,7 @@ impl Families {
             index: IdTable::default(),
             hasher: RandomState::default(),
             listed: HashMap::default(),
-            last: None,
+            key: Vec::new(),
             prunes: 0,
             labels: 0,
             loose: Vec::new(),
@@ -159,8 +160,9 @@ impl Families {
     /// Takes in a metric.
     pub(crate) fn add(&mut self, metric: &Spelled<'_>) {
         let (scope, above) = self.scope_of(metric, true);
-        let own = Own::of(scope.spot, metric.path[metric.path.len() - 1].text());
-        let form = self.beneath(above, &scope.key_of(own, metric), true).unwrap_or(ROOT);
+        let name = metric.path[metric.path.len() - 1];
+        let own = Own::of(scope.spot, name.text());
+        let form = self.beneath(above, own, name, true).unwrap_or(ROOT);
         let form = &mut self.forms[form as usize];
         if !form.family {
             let (name, underscore) = prometheus::family(metric.path);
@@ -180,17 +182,16 @@ impl Families {
             let labels = self.labels(scope.path, metric.nodes);
             self.labels += own_bytes(&labels);
             let scopes = &mut self.forms[above as usize].scopes;
-            self.listed.insert(scope.node, Listed { form: above, at: scopes.len() as u32 });
+            self.listed.insert(scope.node, Listed { form: above, at: scopes.len() as u32, spot: scope.spot });
             push(scopes, Member { labels, ..member() });
         }
-        self.last = Some((scope.node, scope.spot));
     }
 
     /// Forgets a metric that goes.
     pub(crate) fn remove(&mut self, metric: &Spelled<'_>) {
         let (scope, above) = self.scope_of(metric, false);
-        let own = Own::of(scope.spot, metric.path[metric.path.len() - 1].text());
-        let Some(number) = self.beneath(above, &scope.key_of(own, metric), false) else { return };
+        let name = metric.path[metric.path.len() - 1];
+        let Some(number) = self.beneath(above, Own::of(scope.spot, name.text()), name, false) else { return };
         let form = &mut self.forms[number as usize];
         form.metrics = form.metrics.saturating_sub(1);
         if let Some(at) = form.keys.iter().position(|k| k.0 == metric.name) {
@@ -207,8 +208,7 @@ impl Families {
     /// Forgets a scope whose metrics are all gone.
     pub(crate) fn retire(&mut self, node: u32) {
         self.prunes += 1;
-        self.last = None;
-        let Some(Listed { form: number, at }) = self.listed.remove(&node) else { return };
+        let Some(Listed { form: number, at, .. }) = self.listed.remove(&node) else { return };
         let form = &mut self.forms[number as usize];
         let member = &mut form.scopes[at as usize];
         (member.node, member.first) = (GONE, GONE);
@@ -247,7 +247,9 @@ impl Families {
         form.scopes.retain(|s| s.node != GONE);
         form.holes = 0;
         for (at, scope) in form.scopes.iter().enumerate() {
-            self.listed.insert(scope.node, Listed { form: number, at: at as u32 });
+            if let Some(listed) = self.listed.get_mut(&scope.node) {
+                listed.at = at as u32;
+            }
         }
     }
 
@@ -320,15 +322,14 @@ impl Families {
     fn scope_of<'a>(&mut self, metric: &Spelled<'a>, make: bool) -> (ScopeOf<'a>, u32) {
         let depth = metric.path.len();
         let parent = if depth > 1 { metric.nodes[depth - 2] } else { 0 };
-        if let Some((node, spot)) = self.last
-            && node == parent
-            && spot != Spot::Failure
-            && let Some(listed) = self.listed.get(&node)
-        {
-            return (ScopeOf { node, spot, path: &metric.path[..depth - 1] }, listed.form);
-        }
-        let (mut spot, mut form, mut scope) = (Spot::Root, ROOT, None);
-        for (at, name) in metric.path[..depth - 1].iter().enumerate() {
+        // A scope that is listed is known, and so is what is above it: most metrics are in one that has another.
+        let known = (0..depth).rev().find_map(|at| {
+            let node = at.checked_sub(1).map_or(0, |above| metric.nodes[above]);
+            self.listed.get(&node).map(|listed| (at, listed.spot, listed.form))
+        });
+        let (from, mut spot, mut form) = known.unwrap_or((0, Spot::Root, ROOT));
+        let mut scope = None;
+        for (at, name) in metric.path[..depth - 1].iter().enumerate().skip(from) {
             // An exception's cause belongs to the scope in which the first exception is.
             if spot == Spot::Failures && scope.is_none() {
                 scope = Some((
@@ -339,7 +340,7 @@ impl Families {
             let (does, next) = spot.next(name.text());
             let own = Own::of(spot, name.text());
             if does != Does::Cause {
-                form = self.beneath(form, &key_of(own, name.text()), make).unwrap_or(ROOT);
+                form = self.beneath(form, own, name, make).unwrap_or(ROOT);
             }
             spot = next;
         }
@@ -350,8 +351,17 @@ impl Families {
         }
     }
 
-    /// The form with this key beneath another.
-    fn beneath(&mut self, above: u32, key: &[u8], make: bool) -> Option<u32> {
+    /// The form beneath another whose key is this name as it is spelled, or the label whose value it is.
+    fn beneath(&mut self, above: u32, own: Own, name: &Name, make: bool) -> Option<u32> {
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        spell(&mut key, own, name);
+        let form = self.form_of(above, &key, make);
+        self.key = key;
+        form
+    }
+
+    fn form_of(&mut self, above: u32, key: &[u8], make: bool) -> Option<u32> {
         let hash = self.hash(above, key);
         let is = |n: &u32| self.form(*n).above == above && &*self.form(*n).key == key;
         if let Some(found) = self.index.candidates(hash).find(is) {
@@ -422,27 +432,24 @@ struct ScopeOf<'a> {
     path: &'a [&'a Name],
 }
 
-impl ScopeOf<'_> {
-    fn key_of(&self, own: Own, metric: &Spelled<'_>) -> Vec<u8> {
-        key_of(own, metric.path[metric.path.len() - 1].text())
-    }
-}
-
-fn key_of(own: Own, key: &str) -> Vec<u8> {
-    let mut spelled = Vec::new();
+/// The last key of a form.
+fn spell(out: &mut Vec<u8>, own: Own, name: &Name) {
     match own {
         Own::None => {
             // A byte before it, so that an empty key is one too.
-            spelled.push(1);
-            push_key(&mut spelled, key);
+            out.push(1);
+            if name.is(Plain::Key) {
+                out.extend_from_slice(name.text().as_bytes());
+            } else {
+                push_key(out, name.text());
+            }
         }
         Own::Label(label) => {
-            spelled.push(0);
-            spelled.extend_from_slice(label.as_bytes());
+            out.push(0);
+            out.extend_from_slice(label.as_bytes());
         }
-        Own::Exceptions => spelled.extend_from_slice(b"\0exceptions"),
+        Own::Exceptions => out.extend_from_slice(b"\0exceptions"),
     }
-    spelled
 }
 
 impl Own {

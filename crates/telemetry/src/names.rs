@@ -95,8 +95,7 @@ impl Names {
     /// The number of a key, for one more user.
     pub(crate) fn take(&mut self, text: &str) -> u32 {
         if let Some(number) = self.find(text) {
-            self.uses[number as usize] += 1;
-            return number;
+            return self.again(number);
         }
         let (name, letters) = (Name::new(text), self.base.letters(text));
         self.text += name.bytes();
@@ -113,6 +112,12 @@ impl Names {
         IdTable::change(self, Self::numbers, |numbers, names| {
             numbers.insert(names.hasher.hash_one(text), number + 1, |id| names.hash_of(id));
         });
+        number
+    }
+
+    /// The number of a key that is known already, for one more user.
+    pub(crate) fn again(&mut self, number: u32) -> u32 {
+        self.uses[number as usize] += 1;
         number
     }
 

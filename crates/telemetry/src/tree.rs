@@ -87,6 +87,8 @@ pub(crate) struct Shape {
     /// Those of them whose letters end as a stat's lines do.
     ended: IdTable,
     clashes: Clashes,
+    /// The letters of the scope in which a metric was listed last.
+    scope_letters: Option<(u32, Letters)>,
     families: Families,
     kinds: Kinds,
     gauges: Vec<Gauge>,
@@ -220,6 +222,8 @@ const ROOT: Place = Place { node: 0, age: 0 };
 const CHUNK: usize = 1024;
 /// How many children are found by looking at each; of more there is an index.
 const FEW: usize = 32;
+/// Paths are rarely longer.
+const USUAL_DEPTH: usize = 10;
 
 /// What a change took out of the tree: dropped when no lock is held, since it may be anybody's code.
 #[derive(Default)]
@@ -252,6 +256,7 @@ impl MetricsTree {
             letters: IdTable::default(),
             ended: IdTable::default(),
             clashes: Clashes::default(),
+            scope_letters: None,
             families: Families::new(),
             kinds: Kinds::default(),
             gauges: Vec::new(),
@@ -686,20 +691,29 @@ impl Shape {
     }
 
     fn child(&mut self, parent: Place, key: &str) -> Place {
-        if let Some(name) = self.names.find(key)
-            && let Some(node) = self.find_child(parent.node, name)
-        {
+        let known = self.names.find(key);
+        let indexed = self.node(parent.node).about.has(About::INDEXED);
+        let (found, others) = match known {
+            Some(name) if indexed => (self.find_child(parent.node, name), 0),
+            Some(name) => self.find_and_count(parent.node, name),
+            None if indexed => (None, 0),
+            None => (None, self.children(parent.node).count()),
+        };
+        if let Some(node) = found {
             return self.place(node);
         }
-        let name = self.names.take(key);
+        let name = match known {
+            Some(name) => self.names.again(name),
+            None => self.names.take(key),
+        };
         let node = self.new_node(parent.node, name);
         let last = self.node(parent.node).last;
         let first = if last == NONE { node } else { std::mem::replace(&mut self.node_mut(last).next, node) };
         self.node_mut(node).next = first;
         self.node_mut(parent.node).last = node;
-        if self.node(parent.node).about.has(About::INDEXED) {
+        if indexed {
             self.index_child(parent.node, name, node);
-        } else if self.children(parent.node).nth(FEW).is_some() {
+        } else if others >= FEW {
             self.node_mut(parent.node).about.set(About::INDEXED, true);
             let children: Vec<u32> = self.children(parent.node).collect();
             for child in children {
@@ -707,6 +721,18 @@ impl Shape {
             }
         }
         self.place(node)
+    }
+
+    /// The child with this name, or how many there are of which none has it.
+    fn find_and_count(&self, parent: u32, name: u32) -> (Option<u32>, usize) {
+        let mut others = 0;
+        for child in self.children(parent) {
+            if self.node(child).name == name {
+                return (Some(child), others);
+            }
+            others += 1;
+        }
+        (None, others)
     }
 
     /// Puts a child into the index, if its parent has so many that they are there.
@@ -821,6 +847,7 @@ impl Shape {
     }
 
     fn rename(&mut self, node: u32, key: &str) {
+        self.scope_letters = None;
         let Node { parent, name, age, .. } = *self.node(node);
         self.unindex_child(parent, name, node);
         self.names.release(name);
@@ -996,13 +1023,19 @@ impl Shape {
 
     /// Tells the families of a metric that comes or goes.
     fn tell_families(&mut self, node: u32, tell: fn(&mut Families, &Spelled<'_>)) {
-        let mut nodes: Vec<u32> = self.upwards(node).collect();
-        nodes.reverse();
         let Node { name, about, .. } = *self.node(node);
         let stat = matches!(about.metric(), Metric::Stat(_));
+        let (mut nodes, mut path) = (Vec::with_capacity(USUAL_DEPTH), Vec::with_capacity(USUAL_DEPTH));
         let (all, names) = (&self.nodes, &self.names);
-        let name_of = |&n: &u32| names.get(all[n as usize / CHUNK][n as usize % CHUNK].name);
-        let path: Vec<&Name> = nodes.iter().map(name_of).collect();
+        let mut above = node;
+        while above != ROOT.node {
+            let node = &all[above as usize / CHUNK][above as usize % CHUNK];
+            nodes.push(above);
+            path.push(names.get(node.name));
+            above = node.parent;
+        }
+        nodes.reverse();
+        path.reverse();
         tell(&mut self.families, &Spelled { path: &path, nodes: &nodes, name, stat });
     }
 
@@ -1030,6 +1063,17 @@ impl Shape {
         child_hash(self.node(node).parent, self.node(node).name)
     }
 
+    /// The letters of a path; those of its scope are kept for the next one, which is often beside it.
+    fn letters_of_new(&mut self, node: u32) -> Letters {
+        let Node { parent, name, .. } = *self.node(node);
+        let scope = match self.scope_letters {
+            Some((scope, letters)) if scope == parent => letters,
+            _ => self.letters_of(parent),
+        };
+        self.scope_letters = Some((parent, scope));
+        self.names.letters(name).after(scope)
+    }
+
     fn letters_of(&self, node: u32) -> Letters {
         self.upwards(node).fold(Letters::NONE, |below, n| below.after(self.names.letters(self.node(n).name)))
     }
@@ -1041,7 +1085,7 @@ impl Shape {
     /// Lists a node that was just given its metric, and looks for others that come to the same name on the wire.
     fn list(&mut self, node: u32, tree: &Shared) {
         let Some(kind) = self.kind(node) else { return };
-        let letters = self.letters_of(node);
+        let letters = self.letters_of_new(node);
         let base = self.names.base();
         let mut clashes = Vec::new();
         self.suspects(&self.letters, letters.hash(), node, kind, &mut clashes);
@@ -1132,6 +1176,7 @@ impl Shape {
     /// Takes a node's metric and children away. `path` leads to the node, and does again afterwards.
     fn empty(&mut self, tree: &Arc<Shared>, node: u32, path: &mut Vec<Name>, heirs: &Heirs, removed: &mut Removed) {
         self.unlist(node);
+        self.scope_letters = None;
         let metric = self.node(node).about.metric();
         self.set_metric(node, Metric::None);
         match metric {

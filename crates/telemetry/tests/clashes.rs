@@ -50,6 +50,16 @@ fn keys_that_join_to_one_json_name() {
 }
 
 #[test]
+fn a_scope_in_the_place_of_one_that_went_clashes_by_its_own_name() {
+    let tree = MetricsTree::new();
+    tree.scope("s/new").counter("c").add(1);
+    tree.scope("s").scope("old").counter("c");
+    tree.scope("s").prune();
+    tree.scope("s").scope("new").counter("c").add(2);
+    assert_eq!(json(&tree, false), r#"{"s/new/c":3}"#);
+}
+
+#[test]
 fn the_second_gauge_says_where_it_comes_from() {
     let tree = MetricsTree::new();
     let mut pusher = Pusher::new(&tree, Options::default());
