@@ -963,13 +963,18 @@ impl Shape {
     #[inline]
     pub(crate) fn lone_counters(&self, first: Place) -> impl Iterator<Item = (u32, u32, u32)> {
         let last = self.node(self.node(first.node).parent).last;
-        let mut next = Some(first.node);
+        let mut next = Some(first.node as usize);
+        // Siblings are mostly in one chunk.
+        let mut chunk = (0, self.nodes[0].as_slice());
         std::iter::from_fn(move || {
             let number = next?;
-            let node = self.node(number);
-            next = (number != last).then_some(node.next);
+            if number / CHUNK != chunk.0 {
+                chunk = (number / CHUNK, &self.nodes[number / CHUNK]);
+            }
+            let node = &chunk.1[number % CHUNK];
+            next = (number != last as usize).then_some(node.next as usize);
             match node.about.metric() {
-                Metric::Counter(slot) if node.last == NONE => Some((number, node.name, slot)),
+                Metric::Counter(slot) if node.last == NONE => Some((number as u32, node.name, slot)),
                 _ => None,
             }
         })
