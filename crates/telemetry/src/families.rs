@@ -169,13 +169,7 @@ impl Families {
             (form.family, form.name, form.underscore) = (true, name.into(), underscore);
             *lock(&self.order) = None;
         }
-        form.stats |= metric.stat;
-        form.metrics += 1;
-        match form.keys.iter_mut().find(|k| k.0 == metric.name) {
-            Some(key) => key.1 += 1,
-            None if own == Own::None => form.keys.push((metric.name, 1)),
-            None => {}
-        }
+        form.count(own, metric.name, metric.stat);
         let member =
             || Member { node: scope.node, first: metric.nodes[metric.nodes.len() - 1], labels: Arc::default() };
         if !self.listed.contains_key(&scope.node) {
@@ -185,6 +179,18 @@ impl Families {
             self.listed.insert(scope.node, Listed { form: above, at: scopes.len() as u32, spot: scope.spot });
             push(scopes, Member { labels, ..member() });
         }
+    }
+
+    /// Takes in a metric without being told its path, when its scope has another and so has its family; says whether it did.
+    pub(crate) fn add_beside(&mut self, scope: u32, name: &Name, number: u32, stat: bool) -> bool {
+        let Some(&Listed { form: above, spot, .. }) = self.listed.get(&scope) else { return false };
+        let own = Own::of(spot, name.text());
+        let Some(form) = self.beneath(above, own, name, false) else { return false };
+        let form = &mut self.forms[form as usize];
+        if form.family {
+            form.count(own, number, stat);
+        }
+        form.family
     }
 
     /// Forgets a metric that goes.
@@ -479,6 +485,17 @@ impl Form {
             scopes: Vec::new(),
             holes: 0,
             loose: false,
+        }
+    }
+
+    /// Counts one more metric, called by the name with this number.
+    fn count(&mut self, own: Own, name: u32, stat: bool) {
+        self.stats |= stat;
+        self.metrics += 1;
+        match self.keys.iter_mut().find(|k| k.0 == name) {
+            Some(key) => key.1 += 1,
+            None if own == Own::None => self.keys.push((name, 1)),
+            None => {}
         }
     }
 

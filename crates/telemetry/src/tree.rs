@@ -693,11 +693,10 @@ impl Shape {
     fn child(&mut self, parent: Place, key: &str) -> Place {
         let known = self.names.find(key);
         let indexed = self.node(parent.node).about.has(About::INDEXED);
-        let (found, others) = match known {
-            Some(name) if indexed => (self.find_child(parent.node, name), 0),
-            Some(name) => self.find_and_count(parent.node, name),
-            None if indexed => (None, 0),
-            None => (None, self.children(parent.node).count()),
+        let (found, others) = if indexed {
+            (known.and_then(|name| self.find_child(parent.node, name)), 0)
+        } else {
+            self.find_and_count(parent.node, known)
         };
         if let Some(node) = found {
             return self.place(node);
@@ -724,13 +723,22 @@ impl Shape {
     }
 
     /// The child with this name, or how many there are of which none has it.
-    fn find_and_count(&self, parent: u32, name: u32) -> (Option<u32>, usize) {
+    fn find_and_count(&self, parent: u32, name: Option<u32>) -> (Option<u32>, usize) {
+        let last = self.node(parent).last;
         let mut others = 0;
-        for child in self.children(parent) {
-            if self.node(child).name == name {
-                return (Some(child), others);
+        if last != NONE {
+            let mut child = self.node(last).next;
+            loop {
+                let node = self.node(child);
+                if Some(node.name) == name {
+                    return (Some(child), others);
+                }
+                others += 1;
+                if child == last {
+                    break;
+                }
+                child = node.next;
             }
-            others += 1;
         }
         (None, others)
     }
@@ -1112,7 +1120,11 @@ impl Shape {
         for table in tables(ending) {
             IdTable::change(self, table, |t, shape| t.insert(letters.hash(), node, |n| shape.letters_of(n).hash()));
         }
-        self.tell_families(node, Families::add);
+        let Node { parent, name, about, .. } = *self.node(node);
+        let stat = matches!(about.metric(), Metric::Stat(_));
+        if !self.families.add_beside(parent, self.names.get(name), name, stat) {
+            self.tell_families(node, Families::add);
+        }
     }
 
     /// Those of a table's metrics that really clash with a node, of which `hash` makes them suspects.

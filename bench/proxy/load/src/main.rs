@@ -14,14 +14,15 @@ use std::{
     collections::VecDeque,
     io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    num::NonZeroU64,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustix::{
-    event::epoll,
-    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
+    event::{Timespec, epoll},
+    thread::set_current_timer_slack,
 };
 
 struct Connection {
@@ -69,8 +70,6 @@ impl Requests {
         out.resize(out.len() + self.post, b'x');
     }
 }
-
-const TIMER: u64 = u64::MAX;
 
 impl Load {
     fn connect(addr: &str, connections: usize, requests: Requests) -> io::Result<Self> {
@@ -166,15 +165,18 @@ impl Load {
         }
     }
 
-    /// Handles what is ready; returns the connections whose response is complete.
-    fn turn(&mut self, events: &mut Vec<epoll::Event>, done: &mut Vec<usize>) -> io::Result<()> {
+    /// Handles what is ready, or will be within a time; returns the connections whose response is complete.
+    fn turn(
+        &mut self,
+        events: &mut Vec<epoll::Event>,
+        done: &mut Vec<usize>,
+        within: Option<Duration>,
+    ) -> io::Result<()> {
         done.clear();
         events.clear();
-        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), None)?;
+        let within = within.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
+        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), within.as_ref())?;
         for event in events.iter() {
-            if event.data.u64() == TIMER {
-                continue; // read by the caller
-            }
             let (i, flags) = (event.data.u64() as usize, event.flags);
             if flags.contains(epoll::EventFlags::OUT) {
                 self.flush(i)?;
@@ -195,7 +197,7 @@ impl Load {
             sent += 1;
         }
         while answered < total {
-            self.turn(&mut events, &mut done)?;
+            self.turn(&mut events, &mut done, None)?;
             for &i in &done {
                 answered += 1;
                 if sent < total {
@@ -208,8 +210,8 @@ impl Load {
     }
 
     fn rate(&mut self, rate: f64, seconds: f64) -> io::Result<f64> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
-        epoll::add(&self.epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+        // To the nanosecond: usually a wait may end fifty microseconds late.
+        set_current_timer_slack(NonZeroU64::new(1))?;
         let (gap, total) = (Duration::from_secs_f64(1.0 / rate), (rate * seconds) as u64);
         let (mut events, mut done) = (Vec::with_capacity(256), Vec::new());
         let mut free: VecDeque<usize> = (0..self.connections.len()).collect();
@@ -222,15 +224,9 @@ impl Load {
                 self.send(i, began + gap * sent)?;
                 sent += 1;
             }
-            if u64::from(sent) < total && !free.is_empty() {
-                let wait = (began + gap * sent).saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
-                let it_value = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
-                let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-                timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value })?;
-            }
-            self.turn(&mut events, &mut done)?;
-            let mut expirations = [0; 8];
-            let _ = rustix::io::read(&timer, &mut expirations); // it may not have expired
+            let due = u64::from(sent) < total && !free.is_empty();
+            let within = due.then(|| (began + gap * sent).saturating_duration_since(Instant::now()));
+            self.turn(&mut events, &mut done, within)?;
             for &i in &done {
                 answered += 1;
                 free.push_back(i);
@@ -293,7 +289,7 @@ fn run(args: &[String]) -> Result<(), String> {
             for i in 0..connections as usize {
                 load.send(i, Instant::now()).map_err(io)?;
                 while done.is_empty() {
-                    load.turn(&mut events, &mut done).map_err(io)?;
+                    load.turn(&mut events, &mut done, None).map_err(io)?;
                 }
                 done.clear();
             }
