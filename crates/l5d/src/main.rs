@@ -66,6 +66,11 @@ fn run(args: &Args) -> Result<(), StartError> {
         return Ok(());
     }
 
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options =
+        Options { snapshot_interval: args.snapshot_interval, workers: args.workers.map_or(cores, usize::from) };
+    // The log has the first thread beside this one.
+    alloc::share_arena(options.workers);
     let log = Log::start(args.log_level, args.log_output.as_deref())
         .map_err(|e| StartError(format!("cannot open the log: {e}")))?;
     tracing::info!("l5d {}", env!("CARGO_PKG_VERSION"));
@@ -75,9 +80,6 @@ fn run(args: &Args) -> Result<(), StartError> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.in_file(&file));
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let options =
-        Options { snapshot_interval: args.snapshot_interval, workers: args.workers.map_or(cores, usize::from) };
     let result = runtime.block_on(async {
         let linker = Linker::build(config, &options, &log, &file)?;
         let mut running = None;
