@@ -222,8 +222,6 @@ const ROOT: Place = Place { node: 0, age: 0 };
 const CHUNK: usize = 1024;
 /// How many children are found by looking at each; of more there is an index.
 const FEW: usize = 32;
-/// Paths are rarely longer.
-const USUAL_DEPTH: usize = 10;
 
 /// What a change took out of the tree: dropped when no lock is held, since it may be anybody's code.
 #[derive(Default)]
@@ -722,7 +720,7 @@ impl Shape {
         self.place(node)
     }
 
-    /// The child with this name, or how many there are of which none has it.
+    /// The child with this name, found by looking at each, or how many there are of which none has it.
     fn find_and_count(&self, parent: u32, name: Option<u32>) -> (Option<u32>, usize) {
         let last = self.node(parent).last;
         let mut others = 0;
@@ -1036,19 +1034,13 @@ impl Shape {
 
     /// Tells the families of a metric that comes or goes.
     fn tell_families(&mut self, node: u32, tell: fn(&mut Families, &Spelled<'_>)) {
+        let mut nodes: Vec<u32> = self.upwards(node).collect();
+        nodes.reverse();
         let Node { name, about, .. } = *self.node(node);
         let stat = matches!(about.metric(), Metric::Stat(_));
-        let (mut nodes, mut path) = (Vec::with_capacity(USUAL_DEPTH), Vec::with_capacity(USUAL_DEPTH));
         let (all, names) = (&self.nodes, &self.names);
-        let mut above = node;
-        while above != ROOT.node {
-            let node = &all[above as usize / CHUNK][above as usize % CHUNK];
-            nodes.push(above);
-            path.push(names.get(node.name));
-            above = node.parent;
-        }
-        nodes.reverse();
-        path.reverse();
+        let name_of = |&n: &u32| names.get(all[n as usize / CHUNK][n as usize % CHUNK].name);
+        let path: Vec<&Name> = nodes.iter().map(name_of).collect();
         tell(&mut self.families, &Spelled { path: &path, nodes: &nodes, name, stat });
     }
 
@@ -1066,7 +1058,7 @@ impl Shape {
 
     fn find_child(&self, parent: u32, name: u32) -> Option<u32> {
         if !self.node(parent).about.has(About::INDEXED) {
-            return self.children(parent).find(|&n| self.node(n).name == name);
+            return self.find_and_count(parent, Some(name)).0;
         }
         let is = |n: &u32| self.node(*n).parent == parent && self.node(*n).name == name;
         self.index.candidates(child_hash(parent, name)).find(is)
@@ -1120,9 +1112,8 @@ impl Shape {
         for table in tables(ending) {
             IdTable::change(self, table, |t, shape| t.insert(letters.hash(), node, |n| shape.letters_of(n).hash()));
         }
-        let Node { parent, name, about, .. } = *self.node(node);
-        let stat = matches!(about.metric(), Metric::Stat(_));
-        if !self.families.add_beside(parent, self.names.get(name), name, stat) {
+        let Node { parent, name, .. } = *self.node(node);
+        if !self.families.add_beside(parent, self.names.get(name), name, kind == Kind::Stat) {
             self.tell_families(node, Families::add);
         }
     }
