@@ -11,7 +11,8 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use l5d_naming::{Activity, Bound as BoundName, NameTree, State};
-use tokio::{sync::watch, task::JoinHandle};
+use l5d_net::Follower;
+use tokio::sync::watch;
 
 use crate::stack::bound::{Choice, ServiceCounts};
 
@@ -64,7 +65,7 @@ impl Current {
 pub(crate) struct Binding {
     current: Arc<Current>,
     settled: watch::Receiver<bool>,
-    task: Option<JoinHandle<()>>,
+    _follower: Option<Follower>,
 }
 
 impl Binding {
@@ -87,14 +88,14 @@ impl Binding {
         };
         store(activity.read());
         if activity.is_constant() {
-            return Self { current, settled, task: None };
+            return Self { current, settled, _follower: None };
         }
-        let task = runtime.spawn(async move {
+        let follower = Follower::start(runtime, async move {
             while activity.changed().await {
                 store(activity.read());
             }
         });
-        Self { current, settled, task: Some(task) }
+        Self { current, settled, _follower: Some(follower) }
     }
 
     /// What the name is bound to at the moment. Not to be held for long.
@@ -111,13 +112,5 @@ impl Binding {
     pub(crate) async fn settled(&self, limit: Duration) -> bool {
         let mut settled = self.settled.clone();
         matches!(tokio::time::timeout(limit, settled.wait_for(|s| *s)).await, Ok(Ok(_)))
-    }
-}
-
-impl Drop for Binding {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
     }
 }

@@ -238,7 +238,8 @@ impl HttpRouter {
             .iter()
             .map(|server| router.server(server, config, &scope.scope("server"), context.workers))
             .collect::<Result<_, _>>()?;
-        router.runtime.spawn(sweep(Arc::downgrade(&router)));
+        router.runtime.spawn(sweep_caches(Arc::downgrade(&router)));
+        router.runtime.spawn(sweep_balancers(Arc::downgrade(&router)));
         Ok((router, servers))
     }
 
@@ -487,7 +488,16 @@ fn show(tree: &NameTree<BoundName>, into: &mut String) {
 }
 
 /// Once per idle time, lets go of what nobody uses.
-async fn sweep(router: Weak<HttpRouter>) {
+async fn sweep_balancers(router: Weak<HttpRouter>) {
+    loop {
+        tokio::time::sleep(Client::SWEEP_INTERVAL).await;
+        let Some(router) = router.upgrade() else { return };
+        let now = Instant::now();
+        router.lower.client_scopes.all().iter().for_each(|client| client.sweep(now));
+    }
+}
+
+async fn sweep_caches(router: Weak<HttpRouter>) {
     loop {
         let Some(ttl) = router.upgrade().map(|r| r.idle_ttl) else { return };
         tokio::time::sleep(ttl).await;

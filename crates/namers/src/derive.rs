@@ -1,6 +1,7 @@
-//! Activities made from other activities. Each costs one task while anybody reads it and its sources can change.
+//! Activities made from other activities. Each has a follower while anybody reads it and its sources can change.
 
 use l5d_naming::{Activity, State};
+use l5d_net::Follower;
 use tokio::runtime::Handle;
 
 /// What `f` makes of a source's state.
@@ -35,11 +36,10 @@ where
     if constant {
         return derived;
     }
-    runtime.spawn(async move {
+    let follower = Follower::start(runtime, async move {
         let (mut a_changes, mut b_changes) = (true, true);
         while a_changes || b_changes {
             tokio::select! {
-                () = updater.closed() => return,
                 changed = a.changed(), if a_changes => a_changes = changed,
                 changed = b.changed(), if b_changes => b_changes = changed,
             }
@@ -49,7 +49,7 @@ where
             }
         }
     });
-    derived
+    derived.keeping(follower)
 }
 
 #[cfg(test)]

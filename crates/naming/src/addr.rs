@@ -121,7 +121,16 @@ impl AddrWatch {
 
     /// The state now.
     pub fn current(&self) -> Addr {
-        let addr = self.addr.borrow().clone();
+        self.mapped_now(self.addr.borrow().clone())
+    }
+
+    /// The state now, which counts as seen by this clone the next time it asks [`AddrWatch::changed`].
+    pub fn read(&mut self) -> Addr {
+        let addr = self.addr.borrow_and_update().clone();
+        self.mapped_now(addr)
+    }
+
+    fn mapped_now(&self, addr: Addr) -> Addr {
         self.maps.iter().fold(addr, |addr, map| map(addr))
     }
 
@@ -133,9 +142,7 @@ impl AddrWatch {
     /// Waits until there is anything but [`Addr::Pending`]. Pends for ever if nothing will come.
     pub async fn settled(&mut self) -> Addr {
         loop {
-            // Seen before it is looked at, so that no change between the two is missed.
-            self.addr.mark_unchanged();
-            match self.current() {
+            match self.read() {
                 Addr::Pending if self.changed().await => {}
                 Addr::Pending => std::future::pending::<()>().await,
                 addr => return addr,

@@ -3,12 +3,14 @@
 //! What speaks a protocol lives above this crate; what names a service lives beside it. Here is only what a byte stream
 //! needs: sockets bound and opened with the options a configuration names ([`bind`], [`connect()`], [`SocketOptions`]), the
 //! same stream with or without TLS ([`Stream`], [`ServerTls`], [`ClientTls`]), the orderly end of whatever serves them
-//! ([`drain()`]), and what the kernel knows of connections ([`tcp_info()`], [`TcpSampler`]). Nothing here is global: a TLS
+//! ([`drain()`]), what the kernel knows of connections ([`tcp_info()`], [`TcpSampler`]), and tasks that wait for changes on
+//! another thread than that which made them ([`Follower`]). Nothing here is global: a TLS
 //! provider is made where it is used.
 
 mod certificate;
 mod connect;
 mod drain;
+mod follower;
 mod listen;
 mod socket_options;
 mod stream;
@@ -18,6 +20,7 @@ mod tls;
 
 pub use connect::connect;
 pub use drain::{Drain, DrainTrigger, drain};
+pub use follower::Follower;
 pub use listen::bind;
 pub use socket_options::SocketOptions;
 pub use stream::{SocketTimeout, Stream, TimedStream};

@@ -20,7 +20,7 @@ use std::{
     io,
     pin::pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{
             AtomicBool, AtomicU8,
             Ordering::{Acquire, Relaxed, Release},
@@ -33,7 +33,7 @@ use std::{
 use bytes::Bytes;
 use http::{StatusCode, Version};
 use l5d_naming::{Addr, AddrWatch, Address, Path};
-use l5d_net::TcpSampler;
+use l5d_net::{Follower, TcpSampler};
 use l5d_router::{
     balance::{Balancer, Lease, Status},
     clock,
@@ -167,11 +167,10 @@ pub(crate) struct Client {
     balancer: Balancer<Endpoint>,
     /// The counts of each logical name that comes here.
     services: Arc<Scopes<Arc<RequestStats>>>,
-    watched: Mutex<AddrWatch>,
+    /// Where the addresses come from, and what follows them.
+    watched: Mutex<(AddrWatch, Option<Follower>)>,
     state_tx: watch::Sender<AddrState>,
     runtime: tokio::runtime::Handle,
-    /// Raised with every rebinding, so that the task of the one before ends.
-    generation: watch::Sender<u64>,
     endpoints: Mutex<HashMap<EndpointKey, Arc<Endpoint>>>,
     /// What the balancer was last told, for messages and `/client_state.json`.
     shown: RwLock<Vec<Arc<str>>>,
@@ -255,10 +254,9 @@ impl Client {
             dst_client: shown_id,
             balancer: Balancer::new(params.settings.load_balancer.clone(), &scope.scope("loadbalancer")),
             services: Scopes::new(scope.scope("service")),
-            watched: Mutex::new(addr.clone()),
+            watched: Mutex::new((addr.clone(), None)),
             state_tx,
             runtime: runtime.clone(),
-            generation: watch::channel(0).0,
             endpoints: Mutex::default(),
             shown: RwLock::default(),
             state,
@@ -291,48 +289,44 @@ impl Client {
             limits: params.limits,
             context,
         });
-        client.follow(addr.clone());
-        let weak = Arc::downgrade(&client);
-        runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(Balancer::<Endpoint>::SWEEP_INTERVAL).await;
-                let Some(client) = weak.upgrade() else { return };
-                client.balancer.sweep(Instant::now());
-            }
-        });
+        client.follow(addr.clone(), &mut client.watched());
         client
     }
 
     /// Takes the addresses from `addr` from now on, if that is another source than before: a name that went away and
     /// came back is watched anew.
     pub(crate) fn rebind(self: &Arc<Self>, addr: &AddrWatch) {
-        {
-            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-            if watched.same(addr) {
-                return;
-            }
-            *watched = addr.clone();
+        let mut watched = self.watched();
+        if !watched.0.same(addr) {
+            self.follow(addr.clone(), &mut watched);
         }
-        self.follow(addr.clone());
     }
 
-    fn follow(self: &Arc<Self>, mut addr: AddrWatch) {
-        self.generation.send_modify(|g| *g += 1);
-        let mut generation = self.generation.subscribe();
+    fn watched(&self) -> MutexGuard<'_, (AddrWatch, Option<Follower>)> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follow(self: &Arc<Self>, mut addr: AddrWatch, watched: &mut (AddrWatch, Option<Follower>)) {
+        // The one before is to tell nothing any more.
+        watched.1 = None;
+        watched.0 = addr.clone();
         // The first state is there at once when the name is bound already: the first request need not wait for a task.
-        self.update(&addr.current());
+        self.update(&addr.read());
         let weak = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            loop {
-                tokio::select! {
-                    changed = addr.changed() => if !changed { return },
-                    // Rebound, or gone.
-                    _ = generation.changed() => return,
-                }
+        watched.1 = Some(Follower::start(&self.runtime, async move {
+            while addr.changed().await {
                 let Some(client) = weak.upgrade() else { return };
-                client.update(&addr.current());
+                client.update(&addr.read());
             }
-        });
+        }));
+    }
+
+    /// How often [`Self::sweep`] wants to be called.
+    pub(crate) const SWEEP_INTERVAL: Duration = Balancer::<Endpoint>::SWEEP_INTERVAL;
+
+    /// Lets its balancer look after endpoints that nobody asks for.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.balancer.sweep(now);
     }
 
     /// The bound id.

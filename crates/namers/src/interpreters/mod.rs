@@ -8,6 +8,7 @@ use l5d_naming::{
     Activity, Binding, Bound, BoxFuture, DelegateTree, Delegator, Dtab, Interpreter, NameTree, Namer, Namers, Path,
     delegate,
 };
+use l5d_net::Follower;
 use tokio::runtime::Handle;
 
 use crate::transformers::Transformed;
@@ -85,10 +86,10 @@ impl Interpreter for Local {
     fn bind(&self, dtab: &Dtab, path: &Path) -> Activity<NameTree<Bound>> {
         let binding = Binding::new(self.namers.clone(), self.own.clone(), dtab.clone(), path.clone());
         let (activity, keeping_current) = binding.start();
-        if let Some(keeping_current) = keeping_current {
-            self.runtime.spawn(keeping_current);
+        match keeping_current {
+            Some(keeping_current) => activity.keeping(Follower::start(&self.runtime, keeping_current)),
+            None => activity,
         }
-        activity
     }
 
     fn delegator(&self) -> Option<&dyn Delegator> {
