@@ -4,7 +4,8 @@
 //! One task per namer looks after all names that somebody watches: after an event of the directory, and in any case
 //! every two seconds, it asks for each name which file it is now and reads it if it is not the one that was read last.
 //! So it does not matter how a file changes (written, replaced by a rename as editors and mounted ConfigMaps do it,
-//! removed and made again), nor whether its event arrives.
+//! removed and made again), nor whether its event arrives. A new name is looked for at once by who asks for it, as far as
+//! the system has the files in memory; else by the task.
 //!
 //! Contract: sub-directories take one segment each; what is left of the name is its residual; a missing file is
 //! negative, a file that can't be used is a name whose addresses failed, an empty file has no addresses.
@@ -15,8 +16,8 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
+use std::fs::{self, Metadata};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -29,8 +30,10 @@ use l5d_naming::{
     Activity, Addr, AddrUpdater, AddrWatch, Address, Bound, Name, NameTree, Namer, Path, State, Updater, json,
 };
 use tokio::sync::Notify;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::disk::{Disk, InMemory, Whole};
 use crate::file_watch::{FileWatch, RECHECK, SETTLE};
 use crate::{BuildError, Common, NamerConfig, NamerContext, dns};
 
@@ -79,7 +82,9 @@ impl NamerConfig for FsConfig {
         }
         let watch = FileWatch::new(&root_dir, true);
         let shared = Arc::new(Shared {
+            in_memory: InMemory::can_know(&root_dir),
             root: root_dir,
+            runtime: cx.runtime.clone(),
             prefix: common.prefix.clone(),
             slots: Mutex::default(),
             looked_up: Notify::new(),
@@ -115,10 +120,16 @@ impl Namer for Fs {
             return slot.tree.activity();
         }
         let (tree, activity) = Activity::channel();
-        slots.watched.insert(rest.clone(), Slot { tree, file: None });
-        slots.unseen.push(rest.clone());
-        drop(slots);
-        self.shared.looked_up.notify_one();
+        let slot = slots.watched.entry(rest.clone()).or_insert(Slot { tree, file: None });
+        // Under the lock: what changes from now on is met by the task's next look, which takes the lock first.
+        match self.shared.look_in_memory(rest) {
+            Look::Unknown => {
+                slots.unseen.push(rest.clone());
+                drop(slots);
+                self.shared.looked_up.notify_one();
+            }
+            look => self.shared.apply(rest, slot, look),
+        }
         activity
     }
 
@@ -150,16 +161,17 @@ impl Namer for Fs {
         files.sort_by_key(fs::DirEntry::file_name);
         let mut first = true;
         for file in files.into_iter().take(MAX_LISTED) {
-            let path = file.path();
-            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let (disk, path) = (Whole(&self.shared.root), PathBuf::from(file.file_name()));
+            let Ok(metadata) = disk.metadata(&path) else { continue };
             if !metadata.is_file() {
                 continue;
             }
+            let Some(content) = read(&disk, &self.shared.root, &path, &metadata) else { continue };
             out.push_str(if first { "" } else { "," });
             first = false;
             json::write_string(&file.file_name().to_string_lossy(), &mut out);
             out.push(':');
-            let content = read(&path, &metadata).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            let content = content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
             json::write_string(&content.unwrap_or_else(|why| why), &mut out);
         }
         out.push_str("}}}");
@@ -167,10 +179,13 @@ impl Namer for Fs {
     }
 }
 
-/// What the namer and its task both use. The task alone changes slots; the namer adds new ones.
+/// What the namer and its task both use. The namer adds slots; the task changes them and takes them away.
 struct Shared {
     root: PathBuf,
+    /// Whether it is worth while to ask what the system has in memory of it.
+    in_memory: bool,
     prefix: Path,
+    runtime: Handle,
     slots: Mutex<Slots>,
     /// A slot was added.
     looked_up: Notify,
@@ -180,7 +195,7 @@ struct Shared {
 struct Slots {
     /// Each name that is watched, by what is behind the prefix.
     watched: HashMap<Path, Slot>,
-    /// Those that the task has not looked at yet. A new name must not cost a look through all the others.
+    /// Those that have not been looked at yet. A new name must not cost a look through all the others.
     unseen: Vec<Path>,
 }
 
@@ -213,6 +228,8 @@ type Known = Option<(usize, Option<Signature>)>;
 
 /// What the disk says about a name.
 enum Look {
+    /// It would have to be waited for.
+    Unknown,
     Missing,
     /// The file that is followed already, unchanged.
     Same,
@@ -263,23 +280,28 @@ impl Shared {
             asked
                 .into_iter()
                 .map(|(rest, known)| {
-                    let look = look(&root, &rest, known);
+                    let look = look(&Whole(&root), &root, &rest, known);
                     (rest, look)
                 })
                 .collect::<Vec<_>>()
         });
         // It ends early only with the runtime.
         for (rest, look) in looked.await.into_iter().flatten() {
-            self.apply(&rest, look);
+            // Only this task removes slots, so there is one.
+            if let Some(slot) = self.slots().watched.get_mut(&rest) {
+                self.apply(&rest, slot, look);
+            }
         }
     }
 
-    fn apply(self: &Arc<Self>, rest: &Path, look: Look) {
-        let mut slots = self.slots();
-        // Only this task removes slots, so there is one.
-        let Some(slot) = slots.watched.get_mut(rest) else { return };
+    fn look_in_memory(&self, rest: &Path) -> Look {
+        let disk = if self.in_memory { InMemory::of(&self.root).ok() } else { None };
+        disk.map_or(Look::Unknown, |disk| look(&disk, &self.root, rest, None))
+    }
+
+    fn apply(self: &Arc<Self>, rest: &Path, slot: &mut Slot, look: Look) {
         let (consumed, signature, content) = match look {
-            Look::Same => return,
+            Look::Unknown | Look::Same => return,
             Look::Missing => {
                 if slot.file.take().is_some() || slot.tree.with(|state| matches!(state, State::Pending)) {
                     slot.tree.ok(NameTree::Neg);
@@ -314,7 +336,7 @@ impl Shared {
             Err(why) => file.addr.set(Addr::failed(why)),
             Ok(lines) => match lines.iter().map(Line::literal).collect::<Option<Vec<_>>>() {
                 Some(addresses) => file.addr.set(Addr::bound(addresses)),
-                None => drop(tokio::spawn(self.clone().resolve(rest.clone(), file.reading, lines))),
+                None => drop(self.runtime.spawn(self.clone().resolve(rest.clone(), file.reading, lines))),
             },
         }
     }
@@ -364,14 +386,18 @@ impl Slot {
 }
 
 /// Finds the file of a name and reads it, unless it is the known one.
-fn look(root: &FilePath, rest: &Path, known: Known) -> Look {
-    let mut path = root.to_path_buf();
+fn look(disk: &impl Disk, root: &FilePath, rest: &Path, known: Known) -> Look {
+    let mut path = PathBuf::new();
     for (at, segment) in rest.segments().enumerate() {
         if !is_file_name(segment) {
             return Look::Missing;
         }
         path.push(OsStr::from_bytes(segment));
-        let Ok(metadata) = fs::metadata(&path) else { return Look::Missing };
+        let metadata = match disk.metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Look::Unknown,
+            Err(_) => return Look::Missing,
+        };
         if metadata.is_file() {
             let consumed = at + 1;
             let signature = signature(&metadata);
@@ -379,7 +405,7 @@ fn look(root: &FilePath, rest: &Path, known: Known) -> Look {
                 return Look::Same;
             }
             let settled = is_settled(&metadata, SystemTime::now());
-            let content = read(&path, &metadata);
+            let Some(content) = read(disk, root, &path, &metadata) else { return Look::Unknown };
             return Look::File { consumed, signature: settled.then_some(signature), content };
         }
         if !metadata.is_dir() {
@@ -408,16 +434,18 @@ fn is_settled(metadata: &Metadata, now: SystemTime) -> bool {
     now.duration_since(SystemTime::UNIX_EPOCH + changed).is_ok_and(|age| age > FRESH)
 }
 
-fn read(path: &FilePath, metadata: &Metadata) -> Content {
-    let too_big = || Err(format!("file {} is larger than {MAX_FILE} bytes", path.display()));
+/// Reads a file; none if the disk doesn't know without waiting.
+fn read(disk: &impl Disk, root: &FilePath, path: &FilePath, metadata: &Metadata) -> Option<Content> {
+    let shown = || root.join(path);
+    let too_big = || Some(Err(format!("file {} is larger than {MAX_FILE} bytes", shown().display())));
     if metadata.len() > MAX_FILE {
         return too_big();
     }
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)) {
-        Ok(read) if read as u64 > MAX_FILE => too_big(),
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(format!("cannot read file {}: {error}", path.display())),
+    match disk.read(path, MAX_FILE + 1) {
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE => too_big(),
+        Ok(bytes) => Some(Ok(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) => Some(Err(format!("cannot read file {}: {error}", shown().display()))),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 mod built_in;
 mod derive;
+mod disk;
 mod dns;
 mod error;
 mod file_watch;

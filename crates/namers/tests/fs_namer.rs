@@ -59,6 +59,25 @@ async fn a_file_names_its_addresses() {
 }
 
 #[tokio::test]
+async fn what_is_in_memory_is_bound_at_once() {
+    let disco = Disco::new();
+    disco.write("web", "127.0.0.1 81");
+    fs::create_dir(disco.path().join("dir")).unwrap();
+    disco.write("dir/web", "127.0.0.1 82");
+    assert_eq!(shown(&disco.bind("/svc/web/a")), "/#/io.l5d.fs/web[/a] 127.0.0.1:81");
+    assert_eq!(shown(&disco.bind("/svc/dir/web")), "/#/io.l5d.fs/dir/web[/] 127.0.0.1:82");
+    // Another disk is left to the task.
+    symlink("/proc/sys/kernel/ostype", disco.path().join("elsewhere")).unwrap();
+    let elsewhere = disco.bind("/svc/elsewhere");
+    assert_eq!(shown(&elsewhere), "pending");
+    until(&elsewhere, "/#/io.l5d.fs/elsewhere[/] failed: malformed address: Linux").await;
+    // And it is followed as any.
+    let web = disco.bind("/svc/web");
+    disco.write("web", "127.0.0.1 83");
+    until(&web, "/#/io.l5d.fs/web[/] 127.0.0.1:83").await;
+}
+
+#[tokio::test]
 async fn every_kind_of_change_is_followed() {
     let disco = Disco::new();
     let web = disco.bind("/svc/web");
