@@ -269,14 +269,17 @@ impl Local {
         });
     }
 
-    /// Sees to it that a stat has buckets.
-    pub(crate) fn meet(&mut self, stat: u32) {
+    /// Sees to it that a stat has room for a value.
+    pub(crate) fn meet(&mut self, stat: u32, value: u64) {
         if stat as usize >= self.stats.entries().len() {
             self.replace_stats(stat);
         }
         let entry = &self.stats.entries()[stat as usize];
         if entry.histogram.load(Ordering::Relaxed).is_null() {
             entry.set(Histogram::new());
+        }
+        if let Some(histogram) = entry.histogram() {
+            histogram.make_room(value);
         }
     }
 
@@ -304,10 +307,10 @@ impl Local {
     }
 }
 
-/// Adds a sample in this thread's own buckets of a stat that it hasn't met; false when the thread is no worker of its
+/// Adds a sample in this thread's own buckets of a stat that it hasn't met with such a value; false when the thread is no worker of its
 /// tree.
 pub(crate) fn meet(stat: &StatCell, key: usize, value: u64) -> bool {
-    Locals::with_lane_of(stat.tree(), |local| local.meet(stat.number())).is_some() && lane::sample(key, value)
+    Locals::with_lane_of(stat.tree(), |local| local.meet(stat.number(), value)).is_some() && lane::sample(key, value)
 }
 
 impl Cells {

@@ -37,16 +37,28 @@ impl Histogram {
         Self { sum: AtomicU64::new(0), blocks: std::array::from_fn(|_| AtomicPtr::new(null_mut())) }
     }
 
-    /// Adds a sample, from the only thread that writes here.
+    /// Adds a sample, from the only thread that writes here; false when there is no [room](Self::make_room) for it yet.
     #[inline]
-    pub(crate) fn record_alone(&self, value: u64) {
-        let value = value.min(MAX_VALUE);
-        let index = index_of(value);
-        let bucket = &self.block(index / BLOCK)[index % BLOCK];
+    pub(crate) fn record_alone(&self, value: u64) -> bool {
+        // Most samples are milliseconds, retries and the like. Up to 101 each value has a bucket of its own, by its number.
+        let (at, bucket, value) = if value < BLOCK as u64 {
+            (0, value as usize, value)
+        } else {
+            let index = index_of(value);
+            (index / BLOCK, index % BLOCK, value.min(MAX_VALUE))
+        };
+        let Some(block) = self.block_if_hit(at) else { return false };
+        let bucket = &block[bucket];
         let sum = self.sum.load(Ordering::Relaxed);
         self.sum.store(sum.wrapping_add(value), Ordering::Relaxed);
         // Release: who sees the count sees the sum.
         bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        true
+    }
+
+    /// Sees to it that there is room for this value.
+    pub(crate) fn make_room(&self, value: u64) {
+        self.block(index_of(value) / BLOCK);
     }
 
     /// Adds a sample, from any thread.
@@ -99,7 +111,6 @@ impl Histogram {
         unsafe { block.as_ref() }
     }
 
-    #[inline]
     fn block(&self, at: usize) -> &Block {
         match self.block_if_hit(at) {
             Some(block) => block,
@@ -108,7 +119,6 @@ impl Histogram {
     }
 
     #[cold]
-    #[inline(never)]
     fn make(&self, at: usize) -> &Block {
         let new = Box::into_raw(Box::new(std::array::from_fn(|_| AtomicU32::new(0))));
         // Release: whoever sees the pointer sees the zeros. Another thread may have been quicker: then its block stays.
@@ -275,6 +285,13 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    fn record(histogram: &Histogram, value: u64) {
+        if !histogram.record_alone(value) {
+            histogram.make_room(value);
+            assert!(histogram.record_alone(value));
+        }
+    }
+
     proptest! {
         #[test]
         fn readings_add_up_to_what_was_recorded(
@@ -286,7 +303,7 @@ mod tests {
             for round in rounds {
                 let (mut window, mut window_sum) = (BTreeMap::new(), 0);
                 for (second, value) in round {
-                    histograms[usize::from(second)].record_alone(value);
+                    record(&histograms[usize::from(second)], value);
                     *window.entry(index_of(value)).or_insert(0) += 1;
                     *all.entry(index_of(value)).or_insert(0) += 1;
                     window_sum += value;
@@ -306,7 +323,7 @@ mod tests {
     fn counts_that_went_round_are_widened() {
         let histogram = Histogram::new();
         let (mut seen, mut total) = (Seen::default(), 0_u64);
-        histogram.record_alone(7);
+        record(&histogram, 7);
         for step in [1 << 31, 1 << 31, u64::from(u32::MAX), 5] {
             let bucket = &histogram.block(0)[index_of(7)];
             bucket.store(bucket.load(Ordering::Relaxed).wrapping_add(step as u32), Ordering::Relaxed);
@@ -314,7 +331,7 @@ mod tests {
             seen.advance([&histogram].into_iter(), |_, _| {});
             assert_eq!(seen.buckets().collect::<Vec<_>>(), [(index_of(7), total + 1)]);
         }
-        histogram.record_alone(3);
+        record(&histogram, 3);
         seen.advance([&histogram].into_iter(), |_, _| {});
         assert_eq!(seen.buckets().collect::<Vec<_>>(), [(index_of(3), 1), (index_of(7), total + 1)]);
     }

@@ -131,7 +131,7 @@ pub(crate) fn sample(key: usize, value: u64) -> bool {
     })
 }
 
-/// What [`sample`] does to an entry of this thread; false when it has no histogram yet.
+/// What [`sample`] does to an entry of this thread; false when it has no histogram yet, or no room in it for the value.
 #[inline(always)]
 pub(crate) fn sample_in(entry: &Entry, value: u64) -> bool {
     let histogram = entry.histogram.load(Ordering::Relaxed);
@@ -140,7 +140,9 @@ pub(crate) fn sample_in(entry: &Entry, value: u64) -> bool {
     }
     // SAFETY: only this thread puts a histogram here, so that the pointer needs no ordering. It is freed when no handle
     // of the stat is left, and the caller has one; or with the table, which `enter`'s caller keeps.
-    unsafe { &*histogram }.record_alone(value);
+    if !unsafe { &*histogram }.record_alone(value) {
+        return false;
+    }
     // Release: a tick that sees this sees the sample.
     entry.samples.store(entry.samples.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     true

@@ -62,12 +62,12 @@ fn tick(tree: &MetricsTree, stat: &StatCell, windows: &mut Windows) {
     assert!(windows.sum >= windows.count, "{} samples came to {}", windows.count, windows.sum);
 }
 
-/// A stat, and a worker that has met it.
+/// A stat, and a worker that has met it with the samples of these proofs.
 fn sampled() -> (MetricsTree, Arc<StatCell>, Local) {
     let tree = MetricsTree::new();
     let stat = Shared::stat(tree.shared(), Some(tree.root_place()), "s").unwrap();
     let mut local = Local::enter(tree.shared());
-    local.meet(stat.number());
+    local.meet(stat.number(), 1);
     (tree, stat, local)
 }
 

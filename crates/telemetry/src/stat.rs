@@ -85,7 +85,7 @@ impl Stat {
         }
     }
 
-    /// This thread hasn't met the stat, or is no worker of its tree.
+    /// This thread hasn't met the stat with such a value, or is no worker of its tree.
     #[cold]
     #[inline(never)]
     fn add_slowly(&self, value: u64) {
