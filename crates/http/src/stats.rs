@@ -20,6 +20,8 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) struct StatusStats {
     scope: Scope,
+    /// That of 200, which nearly all responses are.
+    ok: OnceLock<Counter>,
     codes: [OnceLock<Box<[OnceLock<Counter>; 100]>>; 10],
     classes: [Counter; 5],
     times_ms: [Stat; 5],
@@ -32,6 +34,7 @@ impl StatusStats {
         let (status, time) = (scope.scope("status"), scope.scope("time"));
         const CLASSES: [&str; 5] = ["1XX", "2XX", "3XX", "4XX", "5XX"];
         Self {
+            ok: OnceLock::new(),
             codes: Default::default(),
             classes: CLASSES.map(|c| status.counter(c)),
             times_ms: CLASSES.map(|c| time.stat(c)),
@@ -43,13 +46,29 @@ impl StatusStats {
 
     /// A response of this status took `elapsed`. Codes beyond 599 have a counter but no class, as in Linkerd.
     pub(crate) fn response(&self, status: StatusCode, elapsed: Duration) {
+        let ms = millis(elapsed);
+        if let (StatusCode::OK, Some(ok)) = (status, self.ok.get()) {
+            ok.incr();
+            self.classes[1].incr();
+            self.times_ms[1].add(ms);
+        } else {
+            self.response_of_any(status, ms);
+        }
+    }
+
+    #[inline(never)]
+    fn response_of_any(&self, status: StatusCode, ms: u64) {
         let code = status.as_u16();
         let hundred = usize::from(code / 100).min(9);
         let block = self.codes[hundred].get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
-        block[usize::from(code % 100)].get_or_init(|| self.scope.counter(status.as_str())).incr();
+        let count = block[usize::from(code % 100)].get_or_init(|| self.scope.counter(status.as_str()));
+        count.incr();
+        if status == StatusCode::OK {
+            self.ok.get_or_init(|| count.clone());
+        }
         if let (Some(count), Some(time)) = (self.classes.get(hundred - 1), self.times_ms.get(hundred - 1)) {
             count.incr();
-            time.add(millis(elapsed));
+            time.add(ms);
         }
     }
 

@@ -132,8 +132,12 @@ impl Drop for InFlight {
 }
 
 /// Whole milliseconds, cut off as Finagle does.
+#[inline]
 pub fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+    match d.as_secs() {
+        0 => d.subsec_millis().into(),
+        secs => secs.saturating_mul(1000).saturating_add(d.subsec_millis().into()),
+    }
 }
 
 /// Counters by exception: `<name>/<Class>[/<Cause>…]`, or `<name>/<flag>` and `<name>/<flag>/<Class>…` where flags are
