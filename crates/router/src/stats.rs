@@ -42,22 +42,22 @@ pub struct RequestStats {
 
 impl RequestStats {
     /// The metrics at `scope`; all of them exist at once, but for the breakdown of failures.
-    pub fn new(scope: &Scope) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(scope: &Scope) -> Self {
+        Self {
             requests: scope.counter("requests"),
             success: scope.counter("success"),
             failures: scope.counter("failures"),
             latency_ms: scope.stat("request_latency_ms"),
             pending: scope.level("pending"),
             breakdown: Breakdown::new(scope),
-        })
+        }
     }
 
     /// A request begins. If the returned value is dropped before [`InFlight::finish`], the request counts as a failure
     /// of `if_dropped`.
-    pub fn begin(self: &Arc<Self>) -> InFlight {
+    pub fn begin(&self) -> InFlight<'_> {
         self.pending.incr();
-        InFlight { stats: Arc::clone(self), trace: None, finished: false }
+        InFlight { stats: self, trace: None, finished: false }
     }
 
     fn count(&self, outcome: Outcome<'_>) {
@@ -82,13 +82,13 @@ impl RequestStats {
 
 /// A request that has begun and not yet ended.
 #[derive(Debug)]
-pub struct InFlight {
-    stats: Arc<RequestStats>,
+pub struct InFlight<'a> {
+    stats: &'a RequestStats,
     trace: Option<u128>,
     finished: bool,
 }
 
-impl InFlight {
+impl InFlight<'_> {
     /// The request is recorded under this trace: its latency is kept as an exemplar.
     #[must_use]
     pub fn traced(mut self, trace: u128) -> Self {
@@ -123,7 +123,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.finished {
             self.stats.count(Outcome::Error(&Error::new(Kind::Cancelled, "")));

@@ -20,7 +20,7 @@ use crate::{binding::Current, scopes::Scoped, stack::client::Client};
 pub(crate) type SharedClient = Arc<Scoped<Arc<Client>>>;
 
 /// The counts of a logical name beneath a client.
-pub(crate) type ServiceCounts = Arc<Scoped<Arc<RequestStats>>>;
+pub(crate) type ServiceCounts = Arc<Scoped<RequestStats>>;
 
 /// A bound id with a residual.
 #[derive(Debug)]

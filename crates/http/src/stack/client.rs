@@ -166,7 +166,7 @@ pub(crate) struct Client {
     context: Arc<EndpointContext>,
     balancer: Balancer<Endpoint>,
     /// The counts of each logical name that comes here.
-    services: Arc<Scopes<Arc<RequestStats>>>,
+    services: Arc<Scopes<RequestStats>>,
     /// Where the addresses come from, and what follows them.
     watched: Mutex<(AddrWatch, Option<Follower>)>,
     state_tx: watch::Sender<AddrState>,
@@ -179,7 +179,7 @@ pub(crate) struct Client {
     bound: AtomicBool,
     status: StatusStats,
     messages: MessageStats,
-    requests: OnceLock<Arc<RequestStats>>,
+    requests: OnceLock<RequestStats>,
     retries: RequeueStats,
     budget: Arc<RetryBudget>,
     acquisition_ms: Stat,
@@ -591,10 +591,10 @@ impl Client {
         )
     }
 
-    fn request_stats(&self, attempt: &Attempt<'_>) -> [Arc<RequestStats>; 2] {
+    fn request_stats<'a>(&'a self, attempt: &Attempt<'a>) -> [&'a RequestStats; 2] {
         let own = self.requests.get_or_init(|| RequestStats::new(&self.scope));
         let of_service = attempt.service_stats.get_or_init(|| self.services.get(attempt.service, RequestStats::new));
-        [Arc::clone(own), Arc::clone(&***of_service)]
+        [own, of_service]
     }
 
     /// One try on one session.
@@ -939,7 +939,7 @@ impl Drop for Timed<'_> {
 
 /// One try's counts; a dropped try counts as given up.
 struct Try<'a> {
-    stats: [Option<InFlight>; 2],
+    stats: [Option<InFlight<'a>>; 2],
     began: Instant,
     given_up: &'a GivenUp,
     endpoint: Arc<Endpoint>,

@@ -78,7 +78,7 @@ impl Classify for ForRequest<'_> {
 /// What belongs to a logical name, whatever dtab a request brings: its counts and budget. They end with the
 /// last path stack that uses them.
 pub(crate) struct Service {
-    requests: Arc<RequestStats>,
+    requests: RequestStats,
     retries_total: Counter,
     retries_per_request: Stat,
     budget_exhausted: Counter,
@@ -108,7 +108,7 @@ impl Service {
 
 /// The counts of one request to a name. Dropped unfinished, it was given up: by the requester, or by a time-out above.
 struct Counting<'a> {
-    in_flight: Option<InFlight>,
+    in_flight: Option<InFlight<'a>>,
     began: Instant,
     given_up: &'a GivenUp,
 }

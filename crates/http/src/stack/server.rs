@@ -79,7 +79,7 @@ pub(crate) struct ServerStack {
     pub(crate) scope: Scope,
     status: StatusStats,
     messages: MessageStats,
-    requests: Arc<RequestStats>,
+    requests: RequestStats,
     handletime_us: Stat,
     transit_latency_ms: Stat,
     dtab_size: Stat,
@@ -457,12 +457,12 @@ impl Drop for Arrived<'_> {
 }
 
 /// The request counts of one request; dropped unfinished it counts as a failed response that nobody reads.
-struct Counting {
-    in_flight: Option<InFlight>,
+struct Counting<'a> {
+    in_flight: Option<InFlight<'a>>,
     began: Instant,
 }
 
-impl Counting {
+impl Counting<'_> {
     fn finish(mut self, outcome: Outcome<'_>) {
         if let Some(f) = self.in_flight.take() {
             f.finish(outcome, clock::since(self.began));
@@ -470,7 +470,7 @@ impl Counting {
     }
 }
 
-impl Drop for Counting {
+impl Drop for Counting<'_> {
     fn drop(&mut self) {
         if let Some(f) = self.in_flight.take() {
             f.abandon_response(clock::since(self.began));
