@@ -313,14 +313,8 @@ impl Endpoint {
             None => None,
             Some(limit) => Some(self.wait_for_turn(limit, built, metrics).await?),
         };
-        let mut session = Session {
-            connection: None,
-            endpoint: Arc::clone(self),
-            acquired_in: Duration::ZERO,
-            lease,
-            _permit: permit,
-            _in_use: InUse::new(&metrics.pool_size),
-        };
+        let mut session =
+            Session { connection: None, acquired_in: Duration::ZERO, _permit: permit, in_use: InUse::new(lease) };
         let idle = poll_fn(|cx| Poll::Ready(self.take_idle(built, metrics, cx))).await;
         session.connection = Some(match idle {
             Some(parked) => Connection { parked, opened_in: None },
@@ -657,36 +651,46 @@ struct Connection {
     opened_in: Option<Duration>,
 }
 
-struct InUse(Level);
+/// An endpoint that was picked, as one of its pool's sessions.
+struct InUse(Option<Lease<Endpoint>>);
 
 impl InUse {
-    fn new(level: &Level) -> Self {
-        level.incr();
-        Self(level.clone())
+    fn new(lease: Lease<Endpoint>) -> Self {
+        lease.context.metrics().pool_size.incr();
+        Self(Some(lease))
+    }
+
+    fn endpoint(&self) -> &Arc<Endpoint> {
+        self.0.as_ref().expect("it is given back by value").node()
+    }
+
+    fn give_back(mut self) -> Lease<Endpoint> {
+        self.endpoint().context.metrics().pool_size.decr();
+        self.0.take().expect("it is given back by value")
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        self.0.decr();
+        if let Some(lease) = &self.0 {
+            lease.context.metrics().pool_size.decr();
+        }
     }
 }
 
 /// A connection lent to one exchange.
 pub(crate) struct Session {
     connection: Option<Connection>,
-    endpoint: Arc<Endpoint>,
     /// How long it was waited for, from the pick on; told by whoever waited.
     pub(crate) acquired_in: Duration,
-    lease: Lease<Endpoint>,
     _permit: Option<tokio::sync::OwnedSemaphorePermit>,
-    _in_use: InUse,
+    in_use: InUse,
 }
 
 impl Session {
     /// The endpoint it is connected to.
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+        self.in_use.endpoint()
     }
 
     /// Sends a request, with these header lines in the place of its head's; the head of its response, and what is to come of both messages ([`Session::body`]).
@@ -725,13 +729,13 @@ impl Session {
 
     /// The same, but the endpoint stays picked: what is left may be used for another session on it.
     pub(crate) fn give_back(self) -> Lease<Endpoint> {
-        let Self { connection, endpoint, lease, .. } = self;
+        let Self { connection, in_use, .. } = self;
         if let Some(Connection { parked, .. }) = connection
             && parked.wire.is_reusable()
         {
-            endpoint.park(parked);
+            in_use.endpoint().park(parked);
         }
-        lease
+        in_use.give_back()
     }
 
     fn wire(&mut self) -> &mut Wire {
@@ -741,7 +745,7 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Session").field(&self.endpoint.shown).finish()
+        f.debug_tuple("Session").field(&self.endpoint().shown).finish()
     }
 }
 

@@ -14,7 +14,10 @@ use crate::path::{Path, write_segment};
 
 /// A delegation table. Cloning copies a pointer.
 #[derive(Clone, PartialEq, Default)]
-pub struct Dtab(Arc<[Dentry]>);
+pub struct Dtab(
+    /// None if there is no entry, as in nearly every request: all threads would count the users of one empty list.
+    Option<Arc<[Dentry]>>,
+);
 
 /// One rule: names that start with the prefix become the destination.
 #[derive(Clone, PartialEq)]
@@ -54,22 +57,23 @@ impl Dtab {
 
     /// A table of these entries; the last has the highest precedence.
     pub fn from_entries(entries: impl IntoIterator<Item = Dentry>) -> Self {
-        Self(entries.into_iter().collect())
+        let entries: Arc<[Dentry]> = entries.into_iter().collect();
+        Self((!entries.is_empty()).then_some(entries))
     }
 
     /// The entries as written: the last has the highest precedence.
     pub fn entries(&self) -> &[Dentry] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries().len()
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// This table's entries, then the other's, which so take precedence.
@@ -78,7 +82,7 @@ impl Dtab {
         match (self.is_empty(), other.is_empty()) {
             (_, true) => self.clone(),
             (true, _) => other.clone(),
-            _ => Self(self.0.iter().chain(&*other.0).cloned().collect()),
+            _ => Self::from_entries(self.entries().iter().chain(other.entries()).cloned()),
         }
     }
 
@@ -94,7 +98,7 @@ impl Dtab {
 
     /// The entries that match a path, the one with the highest precedence first.
     pub(crate) fn matches<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Dentry> {
-        self.0.iter().rev().filter(|dentry| dentry.prefix.matches(path))
+        self.entries().iter().rev().filter(|dentry| dentry.prefix.matches(path))
     }
 }
 
@@ -178,7 +182,7 @@ impl fmt::Display for Dentry {
 
 impl fmt::Display for Dtab {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, dentry) in self.0.iter().enumerate() {
+        for (i, dentry) in self.entries().iter().enumerate() {
             f.write_str(if i == 0 { "" } else { ";" })?;
             dentry.fmt(f)?;
         }

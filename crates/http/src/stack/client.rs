@@ -98,7 +98,7 @@ pub(crate) struct GivenUp {
     reason: AtomicU8,
     /// Raised by the server when its own time-out fires.
     by_server: Option<Arc<AtomicBool>>,
-    /// The client that the request was sent to.
+    /// The client that the request was sent to, once there is no way for it to succeed there.
     client: OnceLock<Arc<str>>,
 }
 
@@ -127,7 +127,12 @@ impl GivenUp {
         }
     }
 
-    /// The client that had the request.
+    /// A client had the request, and has no answer that would do.
+    fn had_by(&self, client: &Arc<str>) {
+        self.client.get_or_init(|| Arc::clone(client));
+    }
+
+    /// The client that had the request first.
     pub(crate) fn client(&self) -> Option<&Arc<str>> {
         self.client.get()
     }
@@ -610,7 +615,6 @@ impl Client {
         if !attempt.ctx.local_dtab.is_empty() {
             metrics.dtab_size.add(attempt.ctx.local_dtab.len() as u64);
         }
-        attempt.given_up.client.get_or_init(|| Arc::clone(&self.label));
         let endpoint = Arc::clone(session.endpoint());
         let trace = attempt.ctx.trace.child();
         let question = Question::of(attempt.head);
@@ -637,7 +641,8 @@ impl Client {
             stats: self.request_stats(attempt).map(|s| Some(s.begin())),
             began: clock::now(),
             given_up: attempt.given_up,
-            endpoint: Arc::clone(&endpoint),
+            label: &self.label,
+            endpoint: &endpoint,
             dispatcher_failures: &metrics.dispatcher_failures,
             span: (recording, trace),
         };
@@ -942,13 +947,17 @@ struct Try<'a> {
     stats: [Option<InFlight<'a>>; 2],
     began: Instant,
     given_up: &'a GivenUp,
-    endpoint: Arc<Endpoint>,
+    label: &'a Arc<str>,
+    endpoint: &'a Arc<Endpoint>,
     dispatcher_failures: &'a Breakdown,
     span: (&'a Recording, TraceId),
 }
 
 impl Try<'_> {
     fn finish(&mut self, outcome: Outcome<'_>) {
+        if !matches!(outcome, Outcome::Success) {
+            self.given_up.had_by(self.label);
+        }
         for s in &mut self.stats {
             if let Some(s) = s.take() {
                 s.finish(outcome, clock::since(self.began));
@@ -962,6 +971,7 @@ impl Drop for Try<'_> {
         if self.stats.iter().all(Option::is_none) {
             return;
         }
+        self.given_up.had_by(self.label);
         self.dispatcher_failures.count_with_total("failures", Kind::ChannelClosed.chain());
         let kind = self.given_up.kind();
         spans::client_failed(self.span.0, &self.span.1, kind, "given up");
