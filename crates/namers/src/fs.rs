@@ -29,8 +29,8 @@ use l5d_config::{Cx, Fields, Kind, Node};
 use l5d_naming::{
     Activity, Addr, AddrUpdater, AddrWatch, Address, Bound, Name, NameTree, Namer, Path, State, Updater, json,
 };
-use tokio::sync::Notify;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::disk::{Disk, InMemory, Whole};
