@@ -3,14 +3,7 @@
 //! [`HttpServer::serve`] runs once per worker and ends when the drain does: it stops accepting, lets requests in flight
 //! finish (their responses say `Connection: close`) and drops what is left at the deadline.
 
-use std::{
-    future::poll_fn,
-    net::SocketAddr,
-    pin::pin,
-    sync::{Arc, Mutex},
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use l5d_net::{Drain, ServerTls, SocketOptions, Stream};
@@ -27,7 +20,7 @@ use crate::{
         headers::Present,
         output::Sending,
         parse::{HeadLimits, Length},
-        server::{Asked, NoRequest, RequestBody, SharedWire, Wire, lock},
+        server::{Asked, NoRequest, OwnWire},
     },
     filters::{
         client_cert::ClientCertificate,
@@ -189,18 +182,18 @@ impl HttpServer {
             connection_label: crate::filters::forwarded::random_label(),
             deadlines: Deadlines::new(&counters.deadlines),
         };
-        let wire = Arc::new(Mutex::new(Wire::new(io)));
-        let end = self.requests(&wire, &peer, &counts, counters, &drain).await;
+        let mut wire = OwnWire::new(io);
+        let end = self.requests(&mut wire, &peer, &counts, counters, &drain).await;
         if end != End::Gone {
             // Boxed, so that it is no part of every connection.
-            Box::pin(close(&wire, end == End::Refused)).await;
+            Box::pin(close(&mut wire, end == End::Refused)).await;
         }
     }
 
     /// Answers the requests of a connection, one after the other.
     async fn requests(
         &self,
-        wire: &SharedWire,
+        wire: &mut OwnWire,
         peer: &Peer,
         counts: &OpenConnection,
         counters: &ConnectionCounters,
@@ -215,10 +208,10 @@ impl HttpServer {
             let next = loop {
                 tokio::select! {
                     biased;
-                    next = poll_fn(|cx| lock(wire).poll_head(cx, self.rules.heads)) => break next,
+                    next = poll_fn(|cx| wire.with(|w| w.poll_head(cx, self.rules.heads))) => break next,
                     () = &mut started, if !draining => {
                         draining = true;
-                        if !lock(wire).has_input() {
+                        if !wire.with(|w| w.has_input()) {
                             return End::Closing;
                         }
                     }
@@ -246,12 +239,12 @@ impl HttpServer {
                 return End::Gone;
             }
             let asked = Asked { is_head: head.method == Method::HEAD, is_old: head.version == Version::HTTP_10 };
-            let body = (framing.length != Length::NONE).then(|| Incoming::Request(RequestBody::of(wire)));
+            let body = (framing.length != Length::NONE).then(|| Incoming::Request(wire.lend()));
             // Boxed, so that an idle connection does not hold the room that a request needs.
             let mut answer = Box::pin(self.stack.call(peer, head, framing.length, body));
             let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Ready(response) => Poll::Ready(Some(response)),
-                Poll::Pending => lock(wire).poll_gone(cx).map(|()| None),
+                Poll::Pending => wire.with(|w| w.poll_gone(cx)).map(|()| None),
             });
             let Some(mut response) = answered.await else { return End::Gone };
             drop(answer);
@@ -266,9 +259,9 @@ impl HttpServer {
                 None => Sending::bodiless(head),
                 Some(length) => Sending::new(head, response.body, length),
             };
-            let sent = poll_fn(|cx| match sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx)) {
+            let sent = poll_fn(|cx| match sending.poll(cx, |output, cx| wire.with(|w| w.poll_flush(output, cx))) {
                 Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
-                Poll::Pending => lock(wire).poll_gone(cx).map(|()| false),
+                Poll::Pending => wire.with(|w| w.poll_gone(cx)).map(|()| false),
             });
             if !sent.await {
                 return End::Gone;
@@ -277,9 +270,10 @@ impl HttpServer {
             if !stays || length == Some(Length::UntilClose) {
                 return End::Closing;
             }
-            if !poll_fn(|cx| lock(wire).poll_body_over(cx)).await {
+            if !poll_fn(|cx| wire.with(|w| w.poll_body_over(cx))).await {
                 return End::Closing;
             }
+            wire.recall();
             if limit.is_some() {
                 idle_since = Instant::now();
             }
@@ -349,19 +343,19 @@ fn count_malformed(status: StatusCode, head: &[u8], counters: &ConnectionCounter
 }
 
 /// Writes a head that nothing follows; whether that could be done.
-async fn say(wire: &SharedWire, head: Vec<u8>) -> bool {
+async fn say(wire: &mut OwnWire, head: Vec<u8>) -> bool {
     let mut sending = Sending::bodiless(head);
-    poll_fn(|cx| sending.poll(cx, |output, cx| lock(wire).poll_flush(output, cx))).await.is_ok()
+    poll_fn(|cx| sending.poll(cx, |output, cx| wire.with(|w| w.poll_flush(output, cx)))).await.is_ok()
 }
 
 /// Ends a connection from this side. Where more may come of a request, that is taken for a moment: closing the socket before
 /// would reset it, and the answer, which has been sent, might never be read.
-async fn close(wire: &SharedWire, is_refused: bool) {
+async fn close(wire: &mut OwnWire, is_refused: bool) {
     let mut left = MOST_DRAINED;
-    let lingers = is_refused || lock(wire).is_unread();
+    let lingers = is_refused || wire.with(|w| w.is_unread());
     let closed = async {
-        if poll_fn(|cx| lock(wire).poll_shutdown(cx)).await.is_ok() && lingers {
-            poll_fn(|cx| lock(wire).poll_discard(cx, &mut left)).await;
+        if poll_fn(|cx| wire.with(|w| w.poll_shutdown(cx))).await.is_ok() && lingers {
+            poll_fn(|cx| wire.with(|w| w.poll_discard(cx, &mut left))).await;
         }
     };
     let _ = tokio::time::timeout(LINGER, closed).await; // whoever has not read by then will not

@@ -41,7 +41,62 @@ pub(crate) struct Wire {
 }
 
 /// A wire, shared by the connection's task and the body of its request.
-pub(crate) type SharedWire = Arc<Mutex<Wire>>;
+type SharedWire = Arc<Mutex<Wire>>;
+
+/// A wire as its connection's task has it: alone, but while somebody reads the body of a request. So requests without one
+/// need no lock.
+#[derive(Debug)]
+pub(crate) struct OwnWire(Owned);
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly always it is the large one")]
+enum Owned {
+    Alone(Wire),
+    Shared(SharedWire),
+    /// On its way from one to the other.
+    Moving,
+}
+
+impl OwnWire {
+    pub(crate) fn new(io: CountedIo) -> Self {
+        Self(Owned::Alone(Wire::new(io)))
+    }
+
+    /// Does something with it.
+    #[inline]
+    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut Wire) -> R) -> R {
+        match &mut self.0 {
+            Owned::Alone(wire) => f(wire),
+            Owned::Shared(wire) => f(&mut lock(wire)),
+            Owned::Moving => unreachable!("it moves within `lend` and `recall`"),
+        }
+    }
+
+    /// The body of the request whose head came last.
+    pub(crate) fn lend(&mut self) -> RequestBody {
+        let shared = match std::mem::replace(&mut self.0, Owned::Moving) {
+            Owned::Alone(wire) => Arc::new(Mutex::new(wire)),
+            Owned::Shared(wire) => wire,
+            Owned::Moving => unreachable!("it moves within `lend` and `recall`"),
+        };
+        lock(&shared).is_lent = true;
+        self.0 = Owned::Shared(Arc::clone(&shared));
+        RequestBody { wire: shared, is_done: false }
+    }
+
+    /// Takes it back, if the body that was lent is gone.
+    pub(crate) fn recall(&mut self) {
+        if matches!(self.0, Owned::Alone(_)) {
+            return;
+        }
+        if let Owned::Shared(wire) = std::mem::replace(&mut self.0, Owned::Moving) {
+            self.0 = match Arc::try_unwrap(wire) {
+                Ok(wire) => Owned::Alone(wire.into_inner().unwrap_or_else(PoisonError::into_inner)),
+                Err(wire) => Owned::Shared(wire),
+            };
+        }
+    }
+}
 
 /// What came instead of a request.
 #[derive(Debug)]
@@ -52,12 +107,12 @@ pub(crate) enum NoRequest {
     Refused(StatusCode, BytesMut),
 }
 
-pub(crate) fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
+fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
     wire.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Wire {
-    pub(crate) fn new(io: CountedIo) -> Self {
+    fn new(io: CountedIo) -> Self {
         Self { input: Input::new(io), body: Decoder::Length(0), is_lent: false, waiter: None }
     }
 
@@ -143,12 +198,6 @@ pub(crate) struct RequestBody {
 }
 
 impl RequestBody {
-    /// The body of the request whose head came last.
-    pub(crate) fn of(wire: &SharedWire) -> Self {
-        lock(wire).is_lent = true;
-        Self { wire: Arc::clone(wire), is_done: false }
-    }
-
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let mut wire = lock(&self.wire);
         let Wire { input, body, .. } = &mut *wire;
