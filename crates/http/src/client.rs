@@ -375,7 +375,7 @@ impl Endpoint {
             let mut parked = Self::pop(built)?;
             parked.link.lend();
             metrics.pool_cached.decr();
-            if parked.wire.poll_idle(cx).is_pending() {
+            if parked.wire.is_quiet() || parked.wire.poll_idle(cx).is_pending() {
                 return Some(parked);
             }
         }

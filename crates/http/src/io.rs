@@ -52,6 +52,11 @@ impl CountedIo {
         self.open.sent_bytes()
     }
 
+    /// As [`Stream::is_quiet`].
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.stream.get_ref().is_quiet()
+    }
+
     pub(crate) fn is_tls(&self) -> bool {
         self.stream.get_ref().is_tls()
     }

@@ -31,6 +31,15 @@ impl Stream {
         }
     }
 
+    /// Whether nothing has come that was not read, as far as is known without asking the system; false if it is not known,
+    /// as with TLS. Unlike a read it keeps whoever waits to read.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.try_read(&mut []).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            Self::Tls(_) => false,
+        }
+    }
+
     /// Whether TLS is spoken.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))

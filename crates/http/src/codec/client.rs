@@ -105,6 +105,11 @@ impl Wire {
         Self { input: Input::new(io), header_bytes, keep_alive: true }
     }
 
+    /// Whether the connection can be used, as far as is known without waiting for it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.input.is_empty() && self.input.io.is_quiet()
+    }
+
     /// Whether the connection can be used: ready when it has ended, or the peer has said what nobody asked for.
     pub(crate) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.input.is_empty() {
