@@ -25,8 +25,10 @@ use foldhash::fast::RandomState;
 use crate::collide::IdTable;
 use crate::format::labels::{Does, Spot, push_key};
 use crate::format::prometheus;
+use crate::layout::{Laid, Layouts};
 use crate::names::{Name, Plain, push};
 use crate::sync::{Mutex, lock};
+use crate::tree::Metric;
 
 /// The forms of a tree's paths.
 pub(crate) struct Families {
@@ -37,6 +39,7 @@ pub(crate) struct Families {
     hasher: RandomState,
     /// Where each scope is listed.
     listed: HashMap<u32, Listed, RandomState>,
+    layouts: Layouts,
     /// A key that is being spelled.
     key: Vec<u8>,
     /// How often scopes were taken out.
@@ -79,6 +82,8 @@ pub(crate) struct Member {
     pub(crate) node: u32,
     /// Its first metric: the others are likely beside it.
     pub(crate) first: u32,
+    /// Where its counters are that are found by their keys.
+    pub(crate) laid: Laid,
     /// `k="v", k2="v2"`
     pub(crate) labels: Arc<[u8]>,
 }
@@ -112,7 +117,7 @@ pub(crate) struct Spelled<'a> {
     pub(crate) nodes: &'a [u32],
     /// The number of the metric's own name.
     pub(crate) name: u32,
-    pub(crate) stat: bool,
+    pub(crate) metric: Metric,
 }
 
 /// Labels of a metric's own, which its scope's don't have.
@@ -139,6 +144,7 @@ impl Families {
             index: IdTable::default(),
             hasher: RandomState::default(),
             listed: HashMap::default(),
+            layouts: Layouts::default(),
             key: Vec::new(),
             prunes: 0,
             labels: 0,
@@ -152,6 +158,10 @@ impl Families {
         &self.forms[form as usize]
     }
 
+    pub(crate) fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
     /// The scopes in which a family's metrics are.
     pub(crate) fn scopes(&self, family: u32) -> &[Member] {
         &self.form(self.form(family).above).scopes
@@ -162,41 +172,65 @@ impl Families {
         let (scope, above) = self.scope_of(metric, true);
         let name = metric.path[metric.path.len() - 1];
         let own = Own::of(scope.spot, name.text());
-        let form = self.beneath(above, own, name, true).unwrap_or(ROOT);
-        let form = &mut self.forms[form as usize];
+        let family = self.beneath(above, own, name, true).unwrap_or(ROOT);
+        let form = &mut self.forms[family as usize];
         if !form.family {
             let (name, underscore) = prometheus::family(metric.path);
             (form.family, form.name, form.underscore) = (true, name.into(), underscore);
             *lock(&self.order) = None;
         }
-        form.count(own, metric.name, metric.stat);
-        let member =
-            || Member { node: scope.node, first: metric.nodes[metric.nodes.len() - 1], labels: Arc::default() };
-        if !self.listed.contains_key(&scope.node) {
+        form.count(own, metric.name, metric.metric);
+        let known = self.listed.get(&scope.node).copied();
+        let listed = known.unwrap_or_else(|| {
             let labels = self.labels(scope.path, metric.nodes);
             self.labels += own_bytes(&labels);
             let scopes = &mut self.forms[above as usize].scopes;
-            self.listed.insert(scope.node, Listed { form: above, at: scopes.len() as u32, spot: scope.spot });
-            push(scopes, Member { labels, ..member() });
+            let listed = Listed { form: above, at: scopes.len() as u32, spot: scope.spot };
+            self.listed.insert(scope.node, listed);
+            let first = metric.nodes[metric.nodes.len() - 1];
+            push(scopes, Member { node: scope.node, first, laid: Laid::of(above), labels });
+            listed
+        });
+        self.lay(listed, own, metric.name, metric.metric, family);
+    }
+
+    /// Notes where a scope has one more counter that is found by its key.
+    fn lay(&mut self, scope: Listed, own: Own, name: u32, metric: Metric, family: u32) {
+        if let (Own::None, Metric::Counter(slot)) = (own, metric) {
+            let member = &mut self.forms[scope.form as usize].scopes[scope.at as usize];
+            self.layouts.go_on(&mut member.laid, name, slot, family);
         }
     }
 
     /// Takes in a metric without being told its path, when its scope has another and so has its family; says whether it did.
-    pub(crate) fn add_beside(&mut self, scope: u32, name: &Name, number: u32, stat: bool) -> bool {
-        let Some(&Listed { form: above, spot, .. }) = self.listed.get(&scope) else { return false };
-        let own = Own::of(spot, name.text());
-        let Some(form) = self.beneath(above, own, name, false) else { return false };
-        let form = &mut self.forms[form as usize];
-        if form.family {
-            form.count(own, number, stat);
+    pub(crate) fn add_beside(&mut self, scope: u32, name: &Name, number: u32, metric: Metric) -> bool {
+        let Some(&listed) = self.listed.get(&scope) else { return false };
+        if let Metric::Counter(slot) = metric {
+            let member = &mut self.forms[listed.form as usize].scopes[listed.at as usize];
+            if let Some(family) = self.layouts.follow(&mut member.laid, number, slot) {
+                self.forms[family as usize].count(Own::None, number, metric);
+                return true;
+            }
         }
-        form.family
+        let own = Own::of(listed.spot, name.text());
+        let Some(family) = self.beneath(listed.form, own, name, false) else { return false };
+        let form = &mut self.forms[family as usize];
+        if !form.family {
+            return false;
+        }
+        form.count(own, number, metric);
+        self.lay(listed, own, number, metric, family);
+        true
     }
 
     /// Forgets a metric that goes.
     pub(crate) fn remove(&mut self, metric: &Spelled<'_>) {
         let (scope, above) = self.scope_of(metric, false);
         let name = metric.path[metric.path.len() - 1];
+        if let (Metric::Counter(_), Some(listed)) = (metric.metric, self.listed.get(&scope.node)) {
+            let member = &mut self.forms[listed.form as usize].scopes[listed.at as usize];
+            self.layouts.leave(&mut member.laid);
+        }
         let Some(number) = self.beneath(above, Own::of(scope.spot, name.text()), name, false) else { return };
         let form = &mut self.forms[number as usize];
         form.metrics = form.metrics.saturating_sub(1);
@@ -413,6 +447,7 @@ impl Families {
             + self.forms.capacity() * size_of::<Form>()
             + self.listed.capacity() * (size_of::<(u32, Listed)>() + 1)
             + self.index.bytes()
+            + self.layouts.bytes()
             + self.labels
     }
 
@@ -489,8 +524,8 @@ impl Form {
     }
 
     /// Counts one more metric, called by the name with this number.
-    fn count(&mut self, own: Own, name: u32, stat: bool) {
-        self.stats |= stat;
+    fn count(&mut self, own: Own, name: u32, metric: Metric) {
+        self.stats |= matches!(metric, Metric::Stat(_));
         self.metrics += 1;
         match self.keys.iter_mut().find(|k| k.0 == name) {
             Some(key) => key.1 += 1,

@@ -62,6 +62,7 @@
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
 //! | `census.rs`, `format/measured.rs` | how many series there are and what they take; what pages cost |
 //! | `families.rs` | which metrics are one family, and their scopes' labels as text |
+//! | `layout.rs` | where scopes have their counters, known once for all that have the same |
 //! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
 //! | `trace/` | what is recorded of a request, and who is told |
@@ -92,6 +93,7 @@ mod histogram;
 pub mod history;
 #[allow(unsafe_code, reason = "a key and a thread-local make an address: 2 ns, where safe code takes 10")]
 mod lane;
+mod layout;
 mod level;
 mod names;
 #[cfg(all(test, loom))]

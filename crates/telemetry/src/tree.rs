@@ -26,7 +26,6 @@ use crate::expired::{Expired, Lingering};
 use crate::families::{Families, Spelled};
 use crate::format::labels::Spot;
 use crate::format::otlp::Ledger;
-use crate::format::prefetch;
 use crate::format::statsd::Unsent;
 use crate::gauge::{Gauge, GaugeGuard, Read};
 use crate::lane::Serial;
@@ -1024,24 +1023,15 @@ impl Shape {
         self.clashes.none(wire)
     }
 
-    /// Has a node brought near, if there is one with this number.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, node: u32) {
-        if let Some(node) = self.node_near(node) {
-            prefetch(node);
-        }
-    }
-
     /// Tells the families of a metric that comes or goes.
     fn tell_families(&mut self, node: u32, tell: fn(&mut Families, &Spelled<'_>)) {
         let mut nodes: Vec<u32> = self.upwards(node).collect();
         nodes.reverse();
         let Node { name, about, .. } = *self.node(node);
-        let stat = matches!(about.metric(), Metric::Stat(_));
         let (all, names) = (&self.nodes, &self.names);
         let name_of = |&n: &u32| names.get(all[n as usize / CHUNK][n as usize % CHUNK].name);
         let path: Vec<&Name> = nodes.iter().map(name_of).collect();
-        tell(&mut self.families, &Spelled { path: &path, nodes: &nodes, name, stat });
+        tell(&mut self.families, &Spelled { path: &path, nodes: &nodes, name, metric: about.metric() });
     }
 
     /// The names from below the root to this node.
@@ -1112,8 +1102,8 @@ impl Shape {
         for table in tables(ending) {
             IdTable::change(self, table, |t, shape| t.insert(letters.hash(), node, |n| shape.letters_of(n).hash()));
         }
-        let Node { parent, name, .. } = *self.node(node);
-        if !self.families.add_beside(parent, self.names.get(name), name, kind == Kind::Stat) {
+        let Node { parent, name, about, .. } = *self.node(node);
+        if !self.families.add_beside(parent, self.names.get(name), name, about.metric()) {
             self.tell_families(node, Families::add);
         }
     }

@@ -142,26 +142,25 @@ impl Lines<'_> {
     /// so. Stops at the first scope that is different, or when the piece is full; returns how many scopes are done.
     ///
     /// Of a million series nothing is in a cache, so the memory of the scopes to come is asked for before it is needed:
-    /// first the node, then, which the node tells, its cells, and the labels.
+    /// the cells and the labels.
     fn counters(&self, form: &Form, scopes: &[Member], out: &mut Vec<u8>) -> u32 {
         let &[(key, _)] = form.keys() else { return 0 };
         if self.pass != ITSELF || form.own() != Own::None || !self.shape.is_clear(Wire::Prometheus) {
             return 0;
         }
         let (shape, apart, name) = (self.shape, self.apart, &*self.name);
-        let slot_of = |scope: &Member| shape.counter_near(scope.node, key, scope.first.wrapping_add(apart));
+        let mut column = shape.families().layouts().column(key);
+        let mut slot_of = |scope: &Member| {
+            let near = || shape.counter_near(scope.node, key, scope.first.wrapping_add(apart));
+            column.slot(scope.laid).or_else(near)
+        };
         let many = scopes.len() > MANY;
         for (at, scope) in scopes.iter().enumerate() {
-            if many {
-                if let Some(far) = scopes.get(at + 2 * AHEAD) {
-                    shape.prefetch(far.first.wrapping_add(apart));
+            if many && let Some(near) = scopes.get(at + AHEAD) {
+                if let Some(slot) = slot_of(near) {
+                    self.reader.prefetch(slot);
                 }
-                if let Some(near) = scopes.get(at + AHEAD) {
-                    if let Some(slot) = slot_of(near) {
-                        self.reader.prefetch(slot);
-                    }
-                    near.labels.iter().step_by(64).for_each(prefetch);
-                }
+                near.labels.iter().step_by(64).for_each(prefetch);
             }
             let slot = slot_of(scope).filter(|_| !scope.labels.is_empty() && out.len() - self.start < PIECE);
             let Some(slot) = slot else { return at as u32 };
