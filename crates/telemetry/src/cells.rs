@@ -461,6 +461,29 @@ impl Reader<'_> {
         cells.fold(base, |sum, cell| sum.wrapping_add(cell.load(Ordering::Relaxed)))
     }
 
+    /// The values of some slots, which are mostly in a row.
+    #[inline]
+    pub(crate) fn sums(&self, slots: &[u32], values: &mut [u64]) {
+        let first = slots.first().map_or(0, |&slot| slot as usize);
+        let (page, at, end) = (first / PAGE, first % PAGE, first + slots.len());
+        let in_a_row = slots.windows(2).all(|two| two[1].wrapping_sub(two[0]) == 1);
+        if !in_a_row || slots.is_empty() || (end - 1) / PAGE != page {
+            return values.iter_mut().zip(slots).for_each(|(value, &slot)| *value = self.sum(slot));
+        }
+        match self.slots[page].base.get() {
+            Some(base) => {
+                values.iter_mut().zip(&base[at..]).for_each(|(value, cell)| *value = cell.load(Ordering::Relaxed))
+            }
+            None => values.fill(0),
+        }
+        for table in &self.tables {
+            let cells = &table[first.min(table.len())..end.min(table.len())];
+            for (value, cell) in values.iter_mut().zip(cells) {
+                *value = value.wrapping_add(cell.load(Ordering::Relaxed));
+            }
+        }
+    }
+
     /// Has the cells of a slot brought near.
     #[inline(always)]
     pub(crate) fn prefetch(&self, slot: u32) {

@@ -55,11 +55,6 @@ impl Name {
         &self.text
     }
 
-    /// Whether the two are one, whatever their texts are.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.text, &other.text)
-    }
-
     pub(crate) fn is(&self, plain: Plain) -> bool {
         self.plain & plain as u8 != 0
     }

@@ -963,26 +963,25 @@ impl Shape {
         self.names.get(number)
     }
 
-    /// This node and those after it, as long as they are counters and have no children: each with its name and its
-    /// slot.
+    /// The names and slots of this node and its siblings after it, as long as they are counters, have no children and are one
+    /// record behind the other, and there is room; returns how many they are, and the last.
     #[inline]
-    pub(crate) fn lone_counters(&self, first: Place) -> impl Iterator<Item = (u32, u32, u32)> {
-        let last = self.node(self.node(first.node).parent).last;
-        let mut next = Some(first.node as usize);
-        // Siblings are mostly in one chunk.
-        let mut chunk = (0, self.nodes[0].as_slice());
-        std::iter::from_fn(move || {
-            let number = next?;
-            if number / CHUNK != chunk.0 {
-                chunk = (number / CHUNK, &self.nodes[number / CHUNK]);
-            }
-            let node = &chunk.1[number % CHUNK];
-            next = (number != last as usize).then_some(node.next as usize);
+    pub(crate) fn lone_counters(&self, first: Place, names: &mut [u32], slots: &mut [u32]) -> (usize, Place) {
+        let end = self.node(self.node(first.node).parent).last;
+        let chunk = &self.nodes[first.node as usize / CHUNK][first.node as usize % CHUNK..];
+        let (mut len, mut last) = (0, first);
+        for ((name, slot), (node, number)) in names.iter_mut().zip(slots).zip(chunk.iter().zip(first.node..)) {
             match node.about.metric() {
-                Metric::Counter(slot) if node.last == NONE => Some((number as u32, node.name, slot)),
-                _ => None,
+                Metric::Counter(counter) if node.last == NONE => (*name, *slot) = (node.name, counter),
+                _ => break,
             }
-        })
+            len += 1;
+            last = Place { node: number, age: node.age };
+            if number == end || node.next != number + 1 {
+                break;
+            }
+        }
+        (len, last)
     }
 
     /// A node's children in order.
@@ -1212,7 +1211,8 @@ impl Shape {
             path.pop();
             self.unindex_child(node, name, child);
         }
-        for &child in &children {
+        // Nodes that are made of these stand in their order again.
+        for &child in children.iter().rev() {
             self.names.release(self.node(child).name);
             self.node_mut(child).age = given_up(self.node(child).age);
             self.free_nodes.push(child);

@@ -5,6 +5,7 @@
 //! behind the walk's place; what goes is not met any more. When the node the walk stands at went, all its siblings went
 //! with it, and what took their place since is left to the next walk: no name can be met twice.
 
+use crate::cells::Reader;
 use crate::tree::{Place, Shape};
 
 /// Where a walk stands.
@@ -12,6 +13,18 @@ pub(crate) struct Walk {
     above: Vec<Place>,
     next: Next,
 }
+
+/// Counters without children, in the order of their making.
+pub(crate) struct Run {
+    len: usize,
+    /// What they are called, by number.
+    names: [u32; LONGEST],
+    slots: [u32; LONGEST],
+    values: [u64; LONGEST],
+}
+
+/// A run is as long as this at most, so that a piece of a page doesn't become much longer than it should.
+const LONGEST: usize = 32;
 
 enum Next {
     Enter(Place),
@@ -44,52 +57,72 @@ impl Walk {
         self.above.len()
     }
 
-    /// Goes on over counters without children, which most of a tree's nodes are, as long as one is next and `each`,
-    /// which is given their names' numbers and their slots, says so.
     #[inline]
-    pub(crate) fn counters(&mut self, shape: &Shape, mut each: impl FnMut(u32, u32) -> bool) {
-        let first = match self.next {
-            Next::Down => self.above.last().and_then(|&top| shape.first_child(top)),
-            Next::Enter(place) if !self.above.is_empty() => shape.alive(place),
-            Next::Past(place) => shape.next_sibling(place),
-            Next::Enter(_) | Next::Up => None,
-        };
-        let Some(first) = first else { return };
-        let mut last = None;
-        for (node, name, slot) in shape.lone_counters(first) {
-            last = Some(node);
-            if !each(name, slot) {
-                break;
+    pub(crate) fn step(&mut self, shape: &Shape) -> Step {
+        let next = self.next(shape);
+        self.go(next)
+    }
+
+    /// A step, or none, and the walk is behind counters without children, which most of a tree's nodes are: they are in the run
+    /// then, without their values.
+    #[inline]
+    pub(crate) fn stride(&mut self, shape: &Shape, run: &mut Run) -> Option<Step> {
+        let next = self.next(shape);
+        if let Some(first) = next.filter(|_| !self.above.is_empty()) {
+            let last;
+            (run.len, last) = shape.lone_counters(first, &mut run.names, &mut run.slots);
+            if run.len > 0 {
+                self.next = Next::Past(last);
+                return None;
             }
         }
-        if let Some(last) = last {
-            self.next = Next::Past(shape.place_of(last));
+        Some(self.go(next))
+    }
+
+    /// The node that comes next, unless that is one that was entered already.
+    #[inline]
+    fn next(&self, shape: &Shape) -> Option<Place> {
+        // A node that is gone has no children and no siblings.
+        match self.next {
+            Next::Enter(place) => shape.alive(place),
+            Next::Down => self.above.last().and_then(|&top| shape.first_child(top)),
+            Next::Past(place) => shape.next_sibling(place),
+            Next::Up => None,
         }
     }
 
     #[inline]
-    pub(crate) fn step(&mut self, shape: &Shape) -> Step {
-        // A node that is gone has no children and no siblings.
-        let next = match self.next {
-            Next::Down => Some(self.above.last().and_then(|&top| shape.first_child(top))),
-            Next::Past(place) => Some(shape.next_sibling(place)),
-            Next::Enter(_) | Next::Up => None,
-        };
-        if let Some(next) = next {
-            self.next = next.map_or(Next::Up, Next::Enter);
+    fn go(&mut self, next: Option<Place>) -> Step {
+        if let Some(place) = next {
+            self.above.push(place);
+            self.next = Next::Down;
+            return Step::Enter(place);
         }
-        match self.next {
-            Next::Enter(place) if shape.alive(place).is_some() => {
-                self.above.push(place);
-                self.next = Next::Down;
-                Step::Enter(place)
-            }
-            _ => {
-                let Some(left) = self.above.pop() else { return Step::Done };
-                let sibling = if self.above.is_empty() { None } else { shape.next_sibling(left) };
-                self.next = sibling.map_or(Next::Up, Next::Enter);
-                Step::Leave
-            }
-        }
+        let Some(left) = self.above.pop() else { return Step::Done };
+        self.next = if self.above.is_empty() { Next::Up } else { Next::Past(left) };
+        Step::Leave
+    }
+}
+
+impl Run {
+    pub(crate) fn new() -> Self {
+        Self { len: 0, names: [0; LONGEST], slots: [0; LONGEST], values: [0; LONGEST] }
+    }
+
+    /// Takes in what they stand at.
+    pub(crate) fn read(&mut self, cells: &Reader<'_>) {
+        cells.sums(&self.slots[..self.len], &mut self.values);
+    }
+
+    pub(crate) fn names(&self) -> &[u32] {
+        &self.names[..self.len]
+    }
+
+    pub(crate) fn slots(&self) -> &[u32] {
+        &self.slots[..self.len]
+    }
+
+    pub(crate) fn values(&self) -> &[u64] {
+        &self.values[..self.len]
     }
 }

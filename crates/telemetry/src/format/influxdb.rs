@@ -15,10 +15,11 @@ use crate::collide::{Kind, Wire};
 use crate::format::labels::{Does, Spot, push_influx, push_key};
 use crate::format::number::push_java;
 use crate::format::text::push_pieces;
-use crate::format::{Face, Page, Writer};
+use crate::format::{Face, Page, Writer, each_leaf};
 use crate::names::{Name, Plain};
 use crate::stat::StatCell;
-use crate::tree::MetricsTree;
+use crate::tree::{MetricsTree, Shape};
+use crate::walk::Run;
 
 /// What the page is like.
 #[derive(Clone, Debug, Default)]
@@ -71,8 +72,8 @@ struct Template {
     /// Their keys, as they came, and where each ends.
     keys: Vec<u8>,
     ends: Vec<usize>,
-    /// The names that the keys are: one that is the same is so by its address, since it is held here.
-    names: Vec<Option<Name>>,
+    /// The names, by number, that come to these keys, where they are known.
+    names: Vec<u32>,
     /// Their places, in the order of the line.
     order: Vec<u32>,
     /// A blank or a comma, the key and an equals sign of each, in the order of the line, and where each ends.
@@ -98,6 +99,8 @@ struct Field {
     key: Range<u32>,
 }
 
+/// No name has this number.
+const UNKNOWN: u32 = u32::MAX;
 /// No range: none begins at the end.
 const SAME: Range<u32> = u32::MAX..u32::MAX;
 
@@ -245,25 +248,6 @@ impl Template {
         Some(&self.keys[start..end])
     }
 
-    /// Whether the field at this place is the one that a name is.
-    #[inline]
-    fn has(&mut self, at: usize, name: &Name) -> bool {
-        match self.names.get(at) {
-            Some(Some(known)) if known.is_same(name) => true,
-            None => false,
-            Some(_) => self.meets(at, name),
-        }
-    }
-
-    #[cold]
-    fn meets(&mut self, at: usize, name: &Name) -> bool {
-        let same = self.key(at) == Some(name.text().as_bytes());
-        if same {
-            self.names[at] = Some(name.clone());
-        }
-        same
-    }
-
     /// The template of these fields, whose keys are partly this one's.
     fn of(&self, fields: &[Field], keys: &[u8]) -> Self {
         let mut new = Self::default();
@@ -272,7 +256,7 @@ impl Template {
             new.keys.extend_from_slice(key.unwrap_or_default());
             new.ends.push(new.keys.len());
             let name = self.names.get(at).filter(|_| field.key == SAME);
-            new.names.push(name.cloned().flatten());
+            new.names.push(name.copied().unwrap_or(UNKNOWN));
         }
         // Stable, so that of two that come to one name the first made stays.
         let mut order: Vec<u32> = (0..fields.len() as u32).collect();
@@ -361,22 +345,25 @@ impl Face for Influx {
         self.field("", Value::Counter(value));
     }
 
-    #[inline]
-    fn leaf(&mut self, name: &Name, slot: u32, value: u64, out: &mut Vec<u8>) {
-        if self.above.is_empty() || !name.is(Plain::Influx) {
-            self.enter(name, out);
-            self.counter(slot, value, out);
-            return self.leave(out);
+    fn leaves(&mut self, run: &Run, shape: &Shape, out: &mut Vec<u8>) {
+        let before = self.fields.len();
+        let at = before - self.above.last().map_or(0, |own| own.field);
+        let known = self.templates.get(self.above.len()).and_then(|t| t.names.get(at..at + run.names().len()));
+        if known == Some(run.names()) {
+            let fields = run.values().iter().map(|&value| Field { value: Value::Counter(value), key: SAME });
+            return self.fields.extend(fields);
         }
-        let at = self.fields.len() - self.above.last().map_or(0, |own| own.field);
-        let same = self.templates.get_mut(self.above.len()).is_some_and(|template| template.has(at, name));
-        let mut key = SAME;
-        if !same {
-            let start = self.keys.len();
-            self.keys.extend_from_slice(name.text().as_bytes());
-            key = start as u32..self.keys.len() as u32;
+        each_leaf(self, run, shape, out);
+        if let Some(template) = self.templates.get_mut(self.above.len()) {
+            let same = self.fields[before..].iter().map(|field| field.key == SAME);
+            for ((known, &name), same) in template.names.iter_mut().skip(at).zip(run.names()).zip(same) {
+                *known = if same { name } else { UNKNOWN };
+            }
         }
-        self.fields.push(Field { value: Value::Counter(value), key });
+    }
+
+    fn renumber(&mut self) {
+        self.templates.iter_mut().for_each(|template| template.names.fill(UNKNOWN));
     }
 
     fn gauge(&mut self, value: f64, _out: &mut Vec<u8>) {

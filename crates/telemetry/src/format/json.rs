@@ -13,10 +13,11 @@ use crate::collide::{Kind, Wire};
 use crate::format::labels::push_json;
 use crate::format::number::{push_java, push_u64};
 use crate::format::text::push_pieces;
-use crate::format::{Face, Page, Writer};
+use crate::format::{Face, Page, Writer, each_leaf};
 use crate::names::{Name, Plain};
 use crate::stat::StatCell;
-use crate::tree::{MetricsTree, Place, Shared};
+use crate::tree::{MetricsTree, Place, Shape, Shared};
+use crate::walk::Run;
 
 /// What the page is like.
 #[derive(Clone, Debug, Default)]
@@ -144,11 +145,36 @@ struct Flat {
     /// What a name that is another's gets at its end.
     mark: String,
     some: bool,
+    /// Of runs of counters that came, where one like them is looked for.
+    keys: [Keys; 16],
+}
+
+/// The last keys of a run of counters, each with a quote and a colon behind it.
+#[derive(Default)]
+struct Keys {
+    names: Vec<u32>,
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    /// Those of a run, in place of the last one's.
+    fn set(&mut self, names: &[u32], shape: &Shape) {
+        self.names.clear();
+        self.names.extend_from_slice(names);
+        self.text.clear();
+        self.ends.clear();
+        for &name in names {
+            push_name(&mut self.text, shape.name_by(name));
+            self.text.extend_from_slice(b"\":");
+            self.ends.push(self.text.len());
+        }
+    }
 }
 
 impl Default for Flat {
     fn default() -> Self {
-        Self { path: b",\"".to_vec(), above: Vec::new(), mark: String::new(), some: false }
+        Self { path: b",\"".to_vec(), above: Vec::new(), mark: String::new(), some: false, keys: Default::default() }
     }
 }
 
@@ -193,14 +219,25 @@ impl Face for Flat {
         self.entry("", Ok(value), out);
     }
 
-    #[inline]
-    fn leaf(&mut self, name: &Name, slot: u32, value: u64, out: &mut Vec<u8>) {
-        if !self.some || !name.is(Plain::Json) {
-            self.enter(name, out);
-            self.counter(slot, value, out);
-            return self.leave(out);
+    fn leaves(&mut self, run: &Run, shape: &Shape, out: &mut Vec<u8>) {
+        if !self.some {
+            return each_leaf(self, run, shape, out);
         }
-        push_pieces(out, &self.path, name.text().as_bytes(), *b"\":", value, []);
+        let (first, last) = (run.names()[0], run.names()[run.names().len() - 1]);
+        let at = (first ^ last) as usize % self.keys.len();
+        let keys = &mut self.keys[at];
+        if keys.names != run.names() {
+            keys.set(run.names(), shape);
+        }
+        let mut start = 0;
+        for (&end, &value) in keys.ends.iter().zip(run.values()) {
+            push_pieces(out, &self.path, &keys.text[start..end], [], value, []);
+            start = end;
+        }
+    }
+
+    fn renumber(&mut self) {
+        self.keys.iter_mut().for_each(|keys| keys.names.clear());
     }
 
     fn gauge(&mut self, value: f64, out: &mut Vec<u8>) {

@@ -15,8 +15,8 @@ use crate::collide::Wire;
 use crate::gauge::{Read, ask};
 use crate::names::Name;
 use crate::stat::StatCell;
-use crate::tree::{Metric, Place, Role, Shared};
-use crate::walk::{Step, Walk};
+use crate::tree::{Metric, Place, Role, Shape, Shared};
+use crate::walk::{Run, Step, Walk};
 
 pub mod cardinality;
 mod grouped;
@@ -67,13 +67,12 @@ pub(crate) trait Face: Send {
     fn mark(&mut self, _nth: usize, _path: &str) {}
     /// The metric that was marked is written.
     fn unmark(&mut self) {}
-    /// The counter of a node without children, beneath the one entered last: as if it was entered, shown and left.
-    #[inline]
-    fn leaf(&mut self, name: &Name, slot: u32, value: u64, out: &mut Vec<u8>) {
-        self.enter(name, out);
-        self.counter(slot, value, out);
-        self.leave(out);
+    /// Counters without children, beneath the node entered last: as if each was entered, shown and left.
+    fn leaves(&mut self, run: &Run, shape: &Shape, out: &mut Vec<u8>) {
+        each_leaf(self, run, shape, out);
     }
+    /// The names of what comes may have other numbers than what came.
+    fn renumber(&mut self) {}
     /// Out of the node entered last; also out of the page's root.
     fn leave(&mut self, out: &mut Vec<u8>);
     /// After everything.
@@ -84,10 +83,22 @@ pub(crate) trait Face: Send {
     }
 }
 
+/// Has a face write each counter of a run by itself.
+fn each_leaf<F: Face + ?Sized>(face: &mut F, run: &Run, shape: &Shape, out: &mut Vec<u8>) {
+    for ((&name, &slot), &value) in run.names().iter().zip(run.slots()).zip(run.values()) {
+        face.enter(shape.name_by(name), out);
+        face.counter(slot, value, out);
+        face.leave(out);
+    }
+}
+
 /// A walk that a face writes down.
 pub(crate) struct Writer<F> {
     tree: Arc<Shared>,
     walk: Walk,
+    run: Run,
+    /// Which shape the tree had when the last piece was written.
+    changes: u64,
     pub(crate) face: F,
     /// The functions of the gauge that was met, called when the locks are released.
     reads: Vec<Read>,
@@ -103,7 +114,16 @@ enum State {
 
 impl<F: Face> Writer<F> {
     pub(crate) fn new(tree: &Arc<Shared>, root: Place, face: F) -> Self {
-        Self { tree: tree.clone(), walk: Walk::new(root), face, reads: Vec::new(), marked: false, state: State::Begin }
+        Self {
+            tree: tree.clone(),
+            walk: Walk::new(root),
+            run: Run::new(),
+            changes: 0,
+            face,
+            reads: Vec::new(),
+            marked: false,
+            state: State::Begin,
+        }
     }
 
     /// Walks until the piece is full, the walk over, or a gauge must be asked. Says whether to go on, and what the
@@ -112,20 +132,19 @@ impl<F: Face> Writer<F> {
         let shape = self.tree.shape();
         let cells = self.tree.cells();
         let reader = cells.reader();
+        let changes = self.tree.changes();
+        if std::mem::replace(&mut self.changes, changes) != changes {
+            self.face.renumber();
+        }
         let clear = F::WIRE.is_none_or(|wire| shape.is_clear(wire));
         while !self.face.full(out, start) {
-            if clear {
-                let mut full = false;
-                self.walk.counters(&shape, |name, slot| {
-                    self.face.leaf(shape.name_by(name), slot, reader.sum(slot), out);
-                    full = self.face.full(out, start);
-                    !full
-                });
-                if full {
-                    break;
-                }
-            }
-            match self.walk.step(&shape) {
+            let step = if clear { self.walk.stride(&shape, &mut self.run) } else { Some(self.walk.step(&shape)) };
+            let Some(step) = step else {
+                self.run.read(&reader);
+                self.face.leaves(&self.run, &shape, out);
+                continue;
+            };
+            match step {
                 Step::Done => return Pause::Done,
                 Step::Leave => self.face.leave(out),
                 Step::Enter(place) => {
