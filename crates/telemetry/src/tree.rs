@@ -654,6 +654,11 @@ impl Shape {
         self.names.get(self.node(place.node).name)
     }
 
+    /// Has the text of a name brought near that a walk which is here comes to soon.
+    pub(crate) fn prefetch_name_after(&self, place: Place) {
+        self.names.prefetch_after(self.node(place.node).name);
+    }
+
     pub(crate) fn metric(&self, place: Place) -> Metric {
         self.node(place.node).about.metric()
     }

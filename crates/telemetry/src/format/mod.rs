@@ -149,6 +149,7 @@ impl<F: Face> Writer<F> {
                 Step::Leave => self.face.leave(out),
                 Step::Enter(place) => {
                     if self.walk.depth() > 1 {
+                        shape.prefetch_name_after(place);
                         self.face.enter(shape.name(place), out);
                     }
                     let metric = shape.metric(place);
