@@ -168,6 +168,17 @@ impl Kinds {
     }
 }
 
+impl Node {
+    /// The slot of a counter that has no children.
+    #[inline(always)]
+    fn lone_counter(&self) -> Option<u32> {
+        match self.about.metric() {
+            Metric::Counter(slot) if self.last == NONE => Some(slot),
+            _ => None,
+        }
+    }
+}
+
 impl About {
     const NOTHING: Self = Self(0);
     const INDEXED: u32 = 1 << 31;
@@ -627,15 +638,18 @@ impl Shape {
     }
 
     /// The place, when it still is what it was.
+    #[inline]
     pub(crate) fn alive(&self, place: Place) -> Option<Place> {
         (self.node(place.node).age == place.age).then_some(place)
     }
 
+    #[inline]
     pub(crate) fn first_child(&self, place: Place) -> Option<Place> {
         self.alive(place)?;
         self.some(self.first(place.node))
     }
 
+    #[inline]
     pub(crate) fn next_sibling(&self, place: Place) -> Option<Place> {
         // Also when it has got another name meanwhile: it is where it was.
         if self.node(place.node).age & GIVEN_UP != place.age & GIVEN_UP {
@@ -972,21 +986,22 @@ impl Shape {
     /// record behind the other, and there is room; returns how many they are, and the last.
     #[inline]
     pub(crate) fn lone_counters(&self, first: Place, names: &mut [u32], slots: &mut [u32]) -> (usize, Place) {
-        let end = self.node(self.node(first.node).parent).last;
         let chunk = &self.nodes[first.node as usize / CHUNK][first.node as usize % CHUNK..];
-        let (mut len, mut last) = (0, first);
-        for ((name, slot), (node, number)) in names.iter_mut().zip(slots).zip(chunk.iter().zip(first.node..)) {
-            match node.about.metric() {
-                Metric::Counter(counter) if node.last == NONE => (*name, *slot) = (node.name, counter),
-                _ => break,
-            }
+        if chunk[0].lone_counter().is_none() {
+            return (0, first);
+        }
+        let end = self.node(chunk[0].parent).last;
+        let most = end.wrapping_sub(first.node) as usize + 1;
+        let mut len = 0;
+        for (node, (name, slot)) in chunk.iter().zip(names.iter_mut().zip(slots)).take(most) {
+            let Some(counter) = node.lone_counter() else { break };
+            (*name, *slot) = (node.name, counter);
             len += 1;
-            last = Place { node: number, age: node.age };
-            if number == end || node.next != number + 1 {
+            if node.next != first.node + len {
                 break;
             }
         }
-        (len, last)
+        (len as usize, self.place(first.node + len - 1))
     }
 
     /// A node's children in order.

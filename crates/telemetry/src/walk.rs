@@ -65,7 +65,7 @@ impl Walk {
 
     /// A step, or none, and the walk is behind counters without children, which most of a tree's nodes are: they are in the run
     /// then, without their values.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stride(&mut self, shape: &Shape, run: &mut Run) -> Option<Step> {
         let next = self.next(shape);
         if let Some(first) = next.filter(|_| !self.above.is_empty()) {
@@ -80,7 +80,7 @@ impl Walk {
     }
 
     /// The node that comes next, unless that is one that was entered already.
-    #[inline]
+    #[inline(always)]
     fn next(&self, shape: &Shape) -> Option<Place> {
         // A node that is gone has no children and no siblings.
         match self.next {
@@ -91,7 +91,7 @@ impl Walk {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn go(&mut self, next: Option<Place>) -> Step {
         if let Some(place) = next {
             self.above.push(place);

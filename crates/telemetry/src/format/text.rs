@@ -38,8 +38,6 @@ pub(crate) fn push_pieces<const M: usize, const E: usize>(
     n: u64,
     end: [u8; E],
 ) {
-    // Once for all of them.
-    out.reserve(head.len() + rest.len() + M + DIGITS + E);
     out.extend_from_slice(head);
     out.extend_from_slice(rest);
     out.extend_from_slice(&middle);
@@ -47,8 +45,6 @@ pub(crate) fn push_pieces<const M: usize, const E: usize>(
     out.extend_from_slice(&end);
 }
 
-/// What is written of a number at most: twenty digits, or eight bytes of which some are taken back.
-const DIGITS: usize = 20;
 /// A digit's character is this much more than the digit.
 const ZEROS: u64 = u64::from_le_bytes(*b"00000000");
 /// Numbers below have at most eight digits, which fit into a register.
