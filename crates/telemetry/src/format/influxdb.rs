@@ -74,13 +74,13 @@ struct Template {
     ends: Vec<usize>,
     /// The names, by number, that come to these keys, where they are known.
     names: Vec<u32>,
-    /// Their places, in the order of the line.
+    /// Their places, in the order of the line. Of several with one key it has the first.
     order: Vec<u32>,
+    /// The others' places, each with that of the first.
+    same: Vec<(u32, u32)>,
     /// A blank or a comma, the key and an equals sign of each, in the order of the line, and where each ends.
     pieces: Vec<u8>,
     cuts: Vec<usize>,
-    /// Whether no two keys are the same.
-    unique: bool,
 }
 
 /// How it was before a node, and where the fields of its own line begin.
@@ -189,9 +189,16 @@ impl Influx {
         if self.templates.len() <= depth {
             self.templates.resize_with(depth + 1, Template::default);
         }
-        let (fields, template) = (&self.fields[first..], &mut self.templates[depth]);
+        let (fields, template) = (&mut self.fields[first..], &mut self.templates[depth]);
         if fields.len() != template.ends.len() || fields.iter().any(|field| field.key != SAME) {
             *template = template.of(fields, &self.keys);
+        }
+        // Counters of one name are written as their sum; of all else the first made keeps the name.
+        for &(at, first) in &template.same {
+            let more = fields[at as usize].value.counted();
+            if let Value::Counter(count) = &mut fields[first as usize].value {
+                *count = count.wrapping_add(more);
+            }
         }
         out.extend_from_slice(match self.name.as_slice() {
             b"" if self.above.is_empty() => b"root",
@@ -215,26 +222,9 @@ impl Influx {
             }
         };
         let mut start = 0;
-        if template.unique {
-            for (&at, &cut) in template.order.iter().zip(&template.cuts) {
-                write(&template.pieces[start..cut], fields[at as usize].value);
-                start = cut;
-            }
-        } else {
-            let mut order = template.order.iter().zip(&template.cuts).peekable();
-            while let Some((&at, &cut)) = order.next() {
-                let piece = &template.pieces[start..cut];
-                start = cut;
-                let (key, mut value) = (template.key(at as usize), fields[at as usize].value);
-                // Counters of one name are written as their sum; of all else the first made keeps the name.
-                while let Some((&same, &cut)) = order.next_if(|(other, _)| template.key(**other as usize) == key) {
-                    start = cut;
-                    if let Value::Counter(count) = &mut value {
-                        *count = count.wrapping_add(fields[same as usize].value.counted());
-                    }
-                }
-                write(piece, value);
-            }
+        for (&at, &cut) in template.order.iter().zip(&template.cuts) {
+            write(&template.pieces[start..cut], fields[at as usize].value);
+            start = cut;
         }
         out.push(b'\n');
     }
@@ -262,16 +252,22 @@ impl Template {
         let mut order: Vec<u32> = (0..fields.len() as u32).collect();
         let key = |at: u32| new.key(at as usize);
         order.sort_by(|&a, &b| key(a).cmp(&key(b)));
-        let unique = order.windows(2).all(|two| key(two[0]) != key(two[1]));
+        let mut same = Vec::new();
+        order.dedup_by(|&mut at, &mut first| {
+            let is = key(at) == key(first);
+            if is {
+                same.push((at, first));
+            }
+            is
+        });
         let (mut pieces, mut cuts) = (Vec::new(), Vec::new());
-        // A pair of the same key has one piece that is used.
         for &at in &order {
             pieces.push(if cuts.is_empty() { b' ' } else { b',' });
             pieces.extend_from_slice(key(at).unwrap_or_default());
             pieces.push(b'=');
             cuts.push(pieces.len());
         }
-        (new.order, new.pieces, new.cuts, new.unique) = (order, pieces, cuts, unique);
+        (new.order, new.same, new.pieces, new.cuts) = (order, same, pieces, cuts);
         new
     }
 }
@@ -327,7 +323,11 @@ impl Face for Influx {
                 if self.above.len() > 1 {
                     self.name.push(b':');
                 }
-                push_key(&mut self.name, &shortened(name.text()));
+                if name.is(Plain::Key) && name.is(Plain::Influx) {
+                    self.name.extend_from_slice(name.text().as_bytes());
+                } else {
+                    push_key(&mut self.name, &shortened(name.text()));
+                }
             }
         }
         self.key.clear();
