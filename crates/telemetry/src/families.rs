@@ -71,6 +71,8 @@ pub(crate) struct Form {
     /// Whether one of the metrics ever was a stat.
     stats: bool,
     scopes: Vec<Member>,
+    /// What the paths of its scopes come to: the same for all, as the keys that make a difference are spelled as they are.
+    spot: Spot,
     holes: u32,
     /// Whether it is among the loose ones.
     loose: bool,
@@ -92,7 +94,6 @@ pub(crate) struct Member {
 struct Listed {
     form: u32,
     at: u32,
-    spot: Spot,
 }
 
 /// Where a page stands.
@@ -184,11 +185,12 @@ impl Families {
         let listed = known.unwrap_or_else(|| {
             let labels = self.labels(scope.path, metric.nodes);
             self.labels += own_bytes(&labels);
-            let scopes = &mut self.forms[above as usize].scopes;
-            let listed = Listed { form: above, at: scopes.len() as u32, spot: scope.spot };
+            let form = &mut self.forms[above as usize];
+            form.spot = scope.spot;
+            let listed = Listed { form: above, at: form.scopes.len() as u32 };
             self.listed.insert(scope.node, listed);
             let first = metric.nodes[metric.nodes.len() - 1];
-            push(scopes, Member { node: scope.node, first, laid: Laid::of(above), labels });
+            push(&mut form.scopes, Member { node: scope.node, first, laid: Laid::of(above), labels });
             listed
         });
         self.lay(listed, own, metric.name, metric.metric, family);
@@ -212,7 +214,7 @@ impl Families {
                 return true;
             }
         }
-        let own = Own::of(listed.spot, name.text());
+        let own = Own::of(self.form(listed.form).spot, name.text());
         let Some(family) = self.beneath(listed.form, own, name, false) else { return false };
         let form = &mut self.forms[family as usize];
         if !form.family {
@@ -248,7 +250,7 @@ impl Families {
     /// Forgets a scope whose metrics are all gone.
     pub(crate) fn retire(&mut self, node: u32) {
         self.prunes += 1;
-        let Some(Listed { form: number, at, .. }) = self.listed.remove(&node) else { return };
+        let Some(Listed { form: number, at }) = self.listed.remove(&node) else { return };
         let form = &mut self.forms[number as usize];
         let member = &mut form.scopes[at as usize];
         (member.node, member.first) = (GONE, GONE);
@@ -365,7 +367,7 @@ impl Families {
         // A scope that is listed is known, and so is what is above it: most metrics are in one that has another.
         let known = (0..depth).rev().find_map(|at| {
             let node = at.checked_sub(1).map_or(0, |above| metric.nodes[above]);
-            self.listed.get(&node).map(|listed| (at, listed.spot, listed.form))
+            self.listed.get(&node).map(|listed| (at, self.form(listed.form).spot, listed.form))
         });
         let (from, mut spot, mut form) = known.unwrap_or((0, Spot::Root, ROOT));
         let mut scope = None;
@@ -518,6 +520,7 @@ impl Form {
             metrics: 0,
             stats: false,
             scopes: Vec::new(),
+            spot: Spot::Root,
             holes: 0,
             loose: false,
         }

@@ -96,19 +96,14 @@ pub(crate) struct Shape {
     next_stat: u32,
     /// Never used twice: tells registrations and stats apart from those that had their place before.
     next_serial: u64,
-    /// The children that have names of requests, by the parent.
-    named: HashMap<u32, Named, RandomState>,
+    /// How many children with names of requests are in use, those whose nodes say so, by the parent. Of many parents that
+    /// have a few: of what is rare there is a list of its own.
+    used: HashMap<u32, u32, RandomState>,
+    /// Such children that are not, by the parent.
+    emptied: HashMap<u32, Emptied, RandomState>,
 }
 
-/// Children that have names that requests brought along.
-#[derive(Default)]
-struct Named {
-    /// How many are in use: those whose node says so.
-    used: u32,
-    emptied: Option<Box<Emptied>>,
-}
-
-/// Such children when they are empty.
+/// Children that have names that requests brought along, when they are empty.
 #[derive(Default)]
 struct Emptied {
     /// By when they were emptied: the oldest gets the name of a new one.
@@ -272,7 +267,8 @@ impl MetricsTree {
             stats: HashMap::default(),
             next_stat: 0,
             next_serial: 1,
-            named: HashMap::default(),
+            used: HashMap::default(),
+            emptied: HashMap::default(),
         };
         let name = shape.names.take("");
         shape.new_node(NONE, name);
@@ -813,7 +809,7 @@ impl Shape {
 
     /// How many children with names of requests a node has.
     fn siblings(&self, parent: Place) -> usize {
-        self.named.get(&parent.node).map_or(0, |named| named.used as usize)
+        self.used.get(&parent.node).map_or(0, |&used| used as usize)
     }
 
     /// A child with the name of a request that isn't used: an old empty one gets the name if there are enough of those, so
@@ -830,13 +826,12 @@ impl Shape {
                 None => self.child(parent, key),
             },
         };
-        let named = self.named.entry(parent.node).or_default();
-        if let Some(emptied) = &mut named.emptied
+        if let Some(emptied) = self.emptied.get_mut(&parent.node)
             && let Some(since) = emptied.since.remove(&place.node)
         {
             emptied.oldest.remove(&since);
         }
-        named.used += 1;
+        *self.used.entry(parent.node).or_default() += 1;
         self.node_mut(place.node).about.set(About::USED, true);
         place
     }
@@ -844,7 +839,7 @@ impl Shape {
     /// A child that may get another name.
     fn empty_child(&mut self, parent: Place) -> Option<u32> {
         loop {
-            let emptied = self.named.get_mut(&parent.node)?.emptied.as_mut()?;
+            let emptied = self.emptied.get_mut(&parent.node)?;
             // Some are kept, so that no name is given back while a page is written that has shown it.
             if emptied.oldest.len() <= KEPT_EMPTY {
                 return None;
@@ -861,9 +856,9 @@ impl Shape {
     fn emptied(&mut self, place: Place) {
         let (parent, now) = (self.node(place.node).parent, self.serial());
         let used = self.node(place.node).about.has(About::USED);
-        if let Some(named) = self.named.get_mut(&parent).filter(|_| used) {
-            named.used -= 1;
-            let emptied = named.emptied.get_or_insert_default();
+        if let Some(others) = self.used.get_mut(&parent).filter(|_| used) {
+            *others -= 1;
+            let emptied = self.emptied.entry(parent).or_default();
             emptied.oldest.insert(now, place);
             emptied.since.insert(place.node, now);
             self.node_mut(place.node).about.set(About::USED, false);
@@ -1222,7 +1217,8 @@ impl Shape {
                 }
             }
         }
-        self.named.remove(&node);
+        self.used.remove(&node);
+        self.emptied.remove(&node);
         let children: Vec<u32> = self.children(node).collect();
         for &child in &children {
             let name = self.node(child).name;
