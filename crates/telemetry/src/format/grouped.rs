@@ -34,7 +34,7 @@ const PASSES: [&str; 4] = ["_count", "_sum", "_avg", ""];
 const ITSELF: u8 = 3;
 
 /// How many scopes it takes until memory that was asked for is there.
-const AHEAD: usize = 12;
+const AHEAD: usize = 20;
 /// How many scopes' nodes, cells and labels fit into a near cache.
 const MANY: usize = 1000;
 
