@@ -23,7 +23,7 @@ use crate::census::Kinds;
 use crate::collide::{Clashes, Ending, IdTable, Kind, Letters, Wire, clashing};
 use crate::exemplar::{Exemplar, Exemplars};
 use crate::expired::{Expired, Lingering};
-use crate::families::{Families, Spelled};
+use crate::families::{Families, GONE, Spelled};
 use crate::format::labels::Spot;
 use crate::format::otlp::Ledger;
 use crate::format::statsd::Unsent;
@@ -1230,7 +1230,9 @@ impl Shape {
         // Nodes that are made of these stand in their order again.
         for &child in children.iter().rev() {
             self.names.release(self.node(child).name);
-            self.node_mut(child).age = given_up(self.node(child).age);
+            let node = self.node_mut(child);
+            // Without a parent, so that nobody who guesses a child's number takes this for it.
+            (node.age, node.parent) = (given_up(node.age), GONE);
             self.free_nodes.push(child);
         }
         self.node_mut(node).last = NONE;
