@@ -190,3 +190,62 @@ fn hash(above: u32, last: Last) -> u64 {
         ^ u64::from(last.name).wrapping_mul(0xD6E8_FEB8_6659_FD93)
         ^ u64::from(last.apart.cast_unsigned()).wrapping_mul(0xA076_1D64_78BD_642F)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scopes_that_are_alike_share_a_layout() {
+        let mut layouts = Layouts::default();
+        let mut scopes = [Laid::of(7); 3];
+        for (at, scope) in scopes.iter_mut().enumerate() {
+            for (name, slot) in [(5, 100), (6, 101), (9, 103)] {
+                layouts.go_on(scope, name, slot + 10 * at as u32, name + 20);
+            }
+        }
+        assert_eq!(layouts.all.len(), 3);
+        assert!(scopes.iter().all(|scope| scope.layout == scopes[0].layout));
+        let mut column = layouts.column(9);
+        assert_eq!(scopes.map(|scope| column.slot(scope)), [Some(103), Some(113), Some(123)]);
+        // One of another form has its own, and what is far away has none.
+        let mut other = Laid::of(8);
+        assert_eq!(layouts.follow(&mut other, 5, 100), None);
+        assert_eq!(layouts.follow(&mut scopes[0], 10, 100 + 128), None);
+        scopes.iter_mut().for_each(|scope| layouts.leave(scope));
+        assert_eq!(layouts.free.len(), 3);
+        assert_eq!(layouts.index.len(), 0);
+        assert_eq!(layouts.follow(&mut other, 5, 100), None, "what nobody has is gone");
+    }
+
+    proptest! {
+        /// A scope's layout tells the slots of its counters, or nothing, whatever the others do.
+        #[test]
+        fn a_layout_tells_nothing_wrong(acts in prop::collection::vec((0..6_usize, 0..8_u32, 0..400_u32), 0..200)) {
+            let mut layouts = Layouts::default();
+            let mut scopes = [0, 0, 1, 1, 2, 2].map(|form| (Laid::of(form), Vec::new()));
+            for (at, name, slot) in acts {
+                let (laid, counters) = &mut scopes[at];
+                if name == 0 {
+                    layouts.leave(laid);
+                    counters.clear();
+                } else if counters.iter().all(|&(known, _)| known != name) {
+                    layouts.go_on(laid, name, slot, 100 + name);
+                    counters.push((name, slot));
+                }
+                for (laid, counters) in &scopes {
+                    for name in 0..8 {
+                        let slot = layouts.column(name).slot(*laid);
+                        prop_assert!(slot.is_none_or(|slot| counters.contains(&(name, slot))));
+                        let first = counters.first().filter(|(first, _)| *first == name);
+                        prop_assert!(first.is_none_or(|&(_, first)| slot == Some(first)), "the first is always known");
+                    }
+                }
+            }
+            scopes.iter_mut().for_each(|(laid, _)| layouts.leave(laid));
+            prop_assert_eq!(layouts.all.len(), layouts.free.len());
+            prop_assert_eq!(layouts.index.len(), 0);
+        }
+    }
+}
