@@ -298,6 +298,32 @@ fn a_name_that_gets_the_number_of_another_is_not_taken_for_it() {
 }
 
 #[test]
+fn siblings_that_stand_before_one_another_are_each_there_once() {
+    let tree = MetricsTree::new();
+    let scopes = ["a", "b", "c"].map(|name| tree.scope(name));
+    scopes[..2].iter().for_each(|scope| _ = scope.counter("x"));
+    // Their nodes are given out again in the other order.
+    scopes[..2].iter().for_each(Scope::prune);
+    ["x", "y"].map(|name| scopes[2].counter(name).incr());
+    assert_eq!(text(json(&tree)), r#"{"c/x":1,"c/y":1}"#);
+}
+
+#[test]
+fn a_run_of_counters_may_lie_in_two_pages_of_cells() {
+    let tree = MetricsTree::new();
+    let mut expected = Vec::new();
+    for scope in 0..100 {
+        for name in 0..30 {
+            let (scope, name, n) = (format!("s{scope}"), format!("n{name}"), scope * 100 + name + 1);
+            // By no worker, so that it is in the page's own cells.
+            tree.scope(&scope).counter(&name).add(n);
+            expected.push(format!("\"{scope}/{name}\":{n}"));
+        }
+    }
+    assert_eq!(text(json(&tree)), format!("{{{}}}", expected.join(",")));
+}
+
+#[test]
 fn counters_far_apart_and_many_kinds_of_scopes_are_all_there() {
     let tree = MetricsTree::new();
     let service = |at: usize| tree.scope("rt").scope("http").scope("service").scope(&format!("s{at}"));

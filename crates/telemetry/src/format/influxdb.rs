@@ -356,9 +356,8 @@ impl Face for Influx {
         each_leaf(self, run, shape, out);
         if let Some(template) = self.templates.get_mut(self.above.len()) {
             let same = self.fields[before..].iter().map(|field| field.key == SAME);
-            for ((known, &name), same) in template.names.iter_mut().skip(at).zip(run.names()).zip(same) {
-                *known = if same { name } else { UNKNOWN };
-            }
+            let places = template.names.iter_mut().skip(at).zip(run.names()).zip(same);
+            places.filter(|&(_, same)| same).for_each(|((known, &name), _)| *known = name);
         }
     }
 
