@@ -464,21 +464,20 @@ impl Reader<'_> {
     /// The values of some slots, which are mostly in a row.
     #[inline]
     pub(crate) fn sums(&self, slots: &[u32], values: &mut [u64]) {
-        let first = slots.first().map_or(0, |&slot| slot as usize);
-        let (page, at, end) = (first / PAGE, first % PAGE, first + slots.len());
+        let Some(&first) = slots.first() else { return };
         // Without a way out, so that several are looked at together.
-        let scattered = slots.iter().zip(first as u32..).fold(0, |all, (&slot, in_a_row)| all | (slot ^ in_a_row));
-        if scattered != 0 || slots.is_empty() || (end - 1) / PAGE != page {
-            return values.iter_mut().zip(slots).for_each(|(value, &slot)| *value = self.sum(slot));
-        }
-        match self.slots[page].base.get() {
-            Some(base) => {
-                values.iter_mut().zip(&base[at..]).for_each(|(value, cell)| *value = cell.load(Ordering::Relaxed))
+        let scattered = slots.iter().zip(first..).fold(0, |all, (&slot, in_a_row)| all | (slot ^ in_a_row));
+        let (first, end) = (first as usize, first as usize + slots.len());
+        if scattered != 0 || first / PAGE != (end - 1) / PAGE {
+            for (value, &slot) in values.iter_mut().zip(slots) {
+                *value = self.sum(slot);
             }
-            None => values.fill(0),
+            return;
         }
-        for table in &self.tables {
-            let cells = &table[first.min(table.len())..end.min(table.len())];
+        values.fill(0);
+        let base = self.slots[first / PAGE].base.get().map(|base| &base[first % PAGE..]);
+        let tables = self.tables.iter().map(|table| &table[first.min(table.len())..end.min(table.len())]);
+        for cells in base.into_iter().chain(tables) {
             for (value, cell) in values.iter_mut().zip(cells) {
                 *value = value.wrapping_add(cell.load(Ordering::Relaxed));
             }

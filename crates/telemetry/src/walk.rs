@@ -111,7 +111,7 @@ impl Run {
 
     /// Takes in what they stand at.
     pub(crate) fn read(&mut self, cells: &Reader<'_>) {
-        cells.sums(&self.slots[..self.len], &mut self.values);
+        cells.sums(&self.slots[..self.len], &mut self.values[..self.len]);
     }
 
     pub(crate) fn names(&self) -> &[u32] {
