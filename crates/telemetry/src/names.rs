@@ -147,7 +147,8 @@ impl Names {
         /// Scopes of services and clients have one or two keys of their own.
         const AHEAD: usize = 4;
         if let Some(name) = self.names.get(number as usize + AHEAD) {
-            name.text().as_bytes().iter().step_by(64).for_each(prefetch);
+            let text = name.text().as_bytes();
+            text.iter().step_by(64).chain(text.last()).for_each(prefetch);
         }
     }
 
