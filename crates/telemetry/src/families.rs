@@ -28,6 +28,7 @@ use crate::format::prometheus;
 use crate::layout::{Laid, Layouts};
 use crate::names::{Name, Plain, push};
 use crate::sync::{Mutex, lock};
+use crate::texts::{Text, Texts};
 use crate::tree::Metric;
 
 /// The forms of a tree's paths.
@@ -44,8 +45,8 @@ pub(crate) struct Families {
     key: Vec<u8>,
     /// How often scopes were taken out.
     prunes: u64,
-    /// What the scopes' labels take.
-    labels: usize,
+    /// The scopes' labels.
+    texts: Texts,
     /// Forms without anything, left because a page was open.
     loose: Vec<u32>,
     order: Mutex<Option<Arc<Vec<u32>>>>,
@@ -87,7 +88,7 @@ pub(crate) struct Member {
     /// Where its counters are that are found by their keys.
     pub(crate) laid: Laid,
     /// `k="v", k2="v2"`
-    pub(crate) labels: Arc<[u8]>,
+    pub(crate) labels: Text,
 }
 
 #[derive(Clone, Copy)]
@@ -148,7 +149,7 @@ impl Families {
             layouts: Layouts::default(),
             key: Vec::new(),
             prunes: 0,
-            labels: 0,
+            texts: Texts::default(),
             loose: Vec::new(),
             order: Mutex::default(),
             cursors: Mutex::default(),
@@ -184,7 +185,6 @@ impl Families {
         let known = self.listed.get(&scope.node).copied();
         let listed = known.unwrap_or_else(|| {
             let labels = self.labels(scope.path, metric.nodes);
-            self.labels += own_bytes(&labels);
             let form = &mut self.forms[above as usize];
             form.spot = scope.spot;
             let listed = Listed { form: above, at: form.scopes.len() as u32 };
@@ -254,10 +254,14 @@ impl Families {
         let form = &mut self.forms[number as usize];
         let member = &mut form.scopes[at as usize];
         (member.node, member.first) = (GONE, GONE);
-        self.labels -= own_bytes(&std::mem::take(&mut member.labels));
+        let full_of_gaps = self.texts.remove(std::mem::take(&mut member.labels));
         form.holes += 1;
         if form.holes as usize * 2 > form.scopes.len() {
             self.close_up(number);
+        }
+        if full_of_gaps {
+            let scopes = self.forms.iter_mut().flat_map(|form| &mut form.scopes);
+            self.texts.close_up(scopes.map(|scope| &mut scope.labels));
         }
         self.loosen(number);
         self.let_go();
@@ -428,12 +432,19 @@ impl Families {
         Some(number)
     }
 
-    /// The text of a scope's labels, shared with the scope above that has the same.
-    fn labels(&self, path: &[&Name], nodes: &[u32]) -> Arc<[u8]> {
+    /// The text of a scope's labels, shared with the scope above that has the same: that goes with all beneath it.
+    fn labels(&mut self, path: &[&Name], nodes: &[u32]) -> Text {
         let text = prometheus::labels(path);
         let above = nodes[..path.len()].iter().rev().filter_map(|node| self.listed.get(node));
-        let mut labels = above.map(|l| &self.form(l.form).scopes[l.at as usize].labels);
-        labels.find(|l| ***l == *text).cloned().unwrap_or_else(|| text.into())
+        let mut labels = above.map(|l| self.form(l.form).scopes[l.at as usize].labels);
+        match labels.find(|l| self.texts.get(*l) == text) {
+            Some(same) => same.shared(),
+            None => self.texts.add(&text),
+        }
+    }
+
+    pub(crate) fn texts(&self) -> &Texts {
+        &self.texts
     }
 
     /// What they take.
@@ -450,7 +461,7 @@ impl Families {
             + self.listed.capacity() * (size_of::<(u32, Listed)>() + 1)
             + self.index.bytes()
             + self.layouts.bytes()
-            + self.labels
+            + self.texts.bytes()
     }
 
     fn index(&mut self) -> &mut IdTable {
@@ -566,9 +577,4 @@ impl Form {
             _ => Own::None,
         }
     }
-}
-
-/// What a scope's labels take: nothing when another scope has them too.
-fn own_bytes(labels: &Arc<[u8]>) -> usize {
-    if Arc::strong_count(labels) > 1 { 0 } else { labels.len() + 2 * size_of::<usize>() }
 }

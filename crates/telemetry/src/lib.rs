@@ -61,8 +61,9 @@
 //! | `spread.rs` | how evenly something falls on several |
 //! | `walk.rs` | reading the tree in steps, with no lock held between them |
 //! | `census.rs`, `format/measured.rs` | how many series there are and what they take; what pages cost |
-//! | `families.rs` | which metrics are one family, and their scopes' labels as text |
+//! | `families.rs` | which metrics are one family |
 //! | `layout.rs` | where scopes have their counters, known once for all that have the same |
+//! | `texts.rs` | the scopes' labels as text, in the order in which they are read |
 //! | `collide.rs` | metrics whose names become one on the wire |
 //! | `format/` | one file per wire format |
 //! | `trace/` | what is recorded of a request, and who is told |
@@ -106,6 +107,7 @@ mod sync;
 #[allow(unsafe_code, reason = "zeros from the system, and histograms that a stat's end takes out of all tables")]
 mod table;
 mod taken;
+mod texts;
 pub mod trace;
 mod tree;
 mod visit;

@@ -10,13 +10,13 @@ use crate::cells::{Cells, Reader};
 use crate::collide::Wire;
 use crate::families::{Cursor, Form, GONE, Member, Own};
 use crate::format::number::{push_java, push_u64};
-use crate::format::prefetch;
 use crate::format::prometheus::{push_cause, push_gauge, push_pair, quantiles};
 use crate::format::text::push_line;
 use crate::format::{PIECE, Page};
 use crate::gauge::{Read, ask};
 use crate::names::Name;
 use crate::sync::{Mutex, lock};
+use crate::texts::Texts;
 use crate::tree::{Metric, Place, Role, Shape, Shared};
 
 pub(super) struct Grouped {
@@ -50,6 +50,7 @@ enum Pause {
 struct Lines<'a> {
     shape: &'a Shape,
     cells: &'a Cells,
+    texts: &'a Texts,
     reader: Reader<'a>,
     pass: u8,
     /// The name with its prefix and ending, and the bracket that opens the labels.
@@ -85,6 +86,7 @@ impl Grouped {
         let mut lines = Lines {
             shape: &shape,
             cells: &cells,
+            texts: families.texts(),
             reader: cells.reader(),
             pass: cursor.pass,
             name: Vec::new(),
@@ -142,7 +144,7 @@ impl Lines<'_> {
     /// so. Stops at the first scope that is different, or when the piece is full; returns how many scopes are done.
     ///
     /// Of a million series nothing is in a cache, so the memory of the scopes to come is asked for before it is needed:
-    /// the cells and the labels.
+    /// the cells. Labels are read as they lie.
     fn counters(&self, form: &Form, scopes: &[Member], out: &mut Vec<u8>) -> u32 {
         let &[(key, _)] = form.keys() else { return 0 };
         if self.pass != ITSELF || form.own() != Own::None || !self.shape.is_clear(Wire::Prometheus) {
@@ -156,15 +158,13 @@ impl Lines<'_> {
         };
         let many = scopes.len() > MANY;
         for (at, scope) in scopes.iter().enumerate() {
-            if many && let Some(near) = scopes.get(at + AHEAD) {
-                if let Some(slot) = slot_of(near) {
-                    self.reader.prefetch(slot);
-                }
-                near.labels.iter().step_by(64).for_each(prefetch);
+            if many && let Some(slot) = scopes.get(at + AHEAD).and_then(&mut slot_of) {
+                self.reader.prefetch(slot);
             }
-            let slot = slot_of(scope).filter(|_| !scope.labels.is_empty() && out.len() - self.start < PIECE);
+            let labels = self.texts.get(scope.labels);
+            let slot = slot_of(scope).filter(|_| !labels.is_empty() && out.len() - self.start < PIECE);
             let Some(slot) = slot else { return at as u32 };
-            push_line(out, name, &scope.labels, self.reader.sum(slot));
+            push_line(out, name, labels, self.reader.sum(slot));
         }
         scopes.len() as u32
     }
@@ -176,13 +176,14 @@ impl Lines<'_> {
         if scope.node == GONE {
             return None;
         }
+        let texts = self.texts;
         let own = form.own();
         if own == Own::None {
             for &(key, _) in form.keys() {
                 let near = scope.first.wrapping_add(self.apart);
                 let Some(node) = self.shape.child_near(scope.node, key, near) else { continue };
                 self.apart = node.wrapping_sub(scope.first);
-                if let Some(pause) = self.metric(node, &scope.labels, out) {
+                if let Some(pause) = self.metric(node, texts.get(scope.labels), out) {
                     return Some(pause);
                 }
             }
@@ -190,7 +191,7 @@ impl Lines<'_> {
         }
         let mut labels = std::mem::take(&mut self.labels);
         labels.clear();
-        labels.extend_from_slice(&scope.labels);
+        labels.extend_from_slice(texts.get(scope.labels));
         let pause = self.beneath(scope.node, own, &mut labels, out);
         self.labels = labels;
         pause
