@@ -665,16 +665,19 @@ impl InUse {
     }
 
     fn give_back(mut self) -> Lease<Endpoint> {
-        self.endpoint().context.metrics().pool_size.decr();
-        self.0.take().expect("it is given back by value")
+        self.end().expect("it is given back by value")
+    }
+
+    fn end(&mut self) -> Option<Lease<Endpoint>> {
+        let lease = self.0.take()?;
+        lease.context.metrics().pool_size.decr();
+        Some(lease)
     }
 }
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        if let Some(lease) = &self.0 {
-            lease.context.metrics().pool_size.decr();
-        }
+        self.end();
     }
 }
 

@@ -487,7 +487,7 @@ fn show(tree: &NameTree<BoundName>, into: &mut String) {
     }
 }
 
-/// Once per idle time, lets go of what nobody uses.
+/// Lets the balancers of all clients look after endpoints that nobody asks for.
 async fn sweep_balancers(router: Weak<HttpRouter>) {
     loop {
         tokio::time::sleep(Client::SWEEP_INTERVAL).await;
@@ -497,6 +497,7 @@ async fn sweep_balancers(router: Weak<HttpRouter>) {
     }
 }
 
+/// Once per idle time, lets go of what nobody uses.
 async fn sweep_caches(router: Weak<HttpRouter>) {
     loop {
         let Some(ttl) = router.upgrade().map(|r| r.idle_ttl) else { return };

@@ -54,7 +54,7 @@ impl RequestStats {
     }
 
     /// A request begins. If the returned value is dropped before [`InFlight::finish`], the request counts as a failure
-    /// of `if_dropped`.
+    /// that was cancelled.
     pub fn begin(&self) -> InFlight<'_> {
         self.pending.incr();
         InFlight { stats: self, trace: None, finished: false }

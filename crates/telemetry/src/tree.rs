@@ -381,7 +381,7 @@ impl Shared {
         shape
     }
 
-    /// A number that is another one when the shape has changed. To be read before the shape is.
+    /// A number that is another one when the shape has changed. To be read before the shape is, or with its lock held.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
